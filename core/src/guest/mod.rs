@@ -1,0 +1,21 @@
+//! The guest's side of the ABI: runs a batch inside the sandbox. Must not know: what any task does.
+//!
+//! The guest has one thread, so its state is plain statics. Layout and order of calls are in [`crate::abi`].
+#![expect(unsafe_code, reason = "the ABI hands addresses over, and the state is read by the host at any time")]
+
+use crate::abi::HoleValue;
+
+#[cfg(target_family = "wasm")]
+mod runtime;
+#[cfg(target_family = "wasm")]
+pub use runtime::run_batch;
+
+/// The bytes that a hole's value points to.
+pub(crate) fn slice_at(value: &HoleValue) -> &'static [u8] {
+    if !cfg!(target_family = "wasm") || value.len == 0 {
+        return &[];
+    }
+    // SAFETY: the host wrote the value into room that it got from `quicsand_alloc` and keeps until `quicsand_reset`, which it
+    // calls between batches only.
+    unsafe { std::slice::from_raw_parts(value.ptr as usize as *const u8, value.len as usize) }
+}

@@ -1,0 +1,189 @@
+//! Between client and scheduler.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::blob::Place;
+use crate::{
+    Options, TaskError,
+    codec::{Args, Run, Span},
+    ids::{Hash, TaskId},
+};
+
+/// What a call or map is of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallSpec {
+    /// The task.
+    pub task: TaskId,
+    /// Its name, for errors and logs.
+    pub name: String,
+    /// Its limits.
+    pub options: Options,
+}
+
+/// A client's message. `seq` numbers the client's entries and must ascend from one [`Call`](FromClient::Call),
+/// [`Map`](FromClient::Map) or [`Data`](FromClient::Data) to the next. Holes may name only keys of this client's earlier entries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromClient {
+    /// A new entry of one item.
+    Call {
+        /// Its number.
+        seq: u64,
+        /// What to call.
+        spec: CallSpec,
+        /// One item's arguments.
+        args: Args,
+    },
+    /// A new entry whose items follow.
+    Map {
+        /// Its number.
+        seq: u64,
+        /// What to call.
+        spec: CallSpec,
+    },
+    /// The next items of an open map.
+    Items {
+        /// The map.
+        seq: u64,
+        /// Their arguments.
+        args: Args,
+    },
+    /// No more items will come.
+    Close {
+        /// The map.
+        seq: u64,
+    },
+    /// A new entry of one item that is a value, not a call.
+    Data {
+        /// Its number.
+        seq: u64,
+        /// Length of the encoding in bytes.
+        len: u64,
+        /// Hash of the encoding.
+        hash: Hash,
+        /// The encoding; `None` when it is to be uploaded as a blob to where [`ToClient::Upload`] says.
+        bytes: Option<Bytes>,
+    },
+    /// Where the data was uploaded to did not take it: name the scheduler itself next.
+    UploadFailed {
+        /// The entry.
+        seq: u64,
+    },
+    /// These items' results are not wanted any more by the client; what is unfinished and has no dependents is cancelled.
+    /// An open map whose every item is released is closed.
+    Release {
+        /// The items.
+        span: Span,
+    },
+    /// These items are to be stopped; they and their dependents fail as cancelled.
+    Cancel {
+        /// The items.
+        span: Span,
+    },
+    /// A stored result could not be fetched from any of its places.
+    Unreachable {
+        /// Its entry.
+        seq: u64,
+        /// Its index.
+        index: u64,
+    },
+    /// How many of these items are in each state?
+    Count {
+        /// Chosen by the client, returned in [`ToClient::Counts`].
+        query: u64,
+        /// The items.
+        spans: Vec<Span>,
+    },
+    /// The client is leaving: forget everything that is its own.
+    Bye,
+}
+
+/// Number of items in each state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateCounts {
+    /// Wait for the results of other calls.
+    pub waiting: u64,
+    /// Could run; no worker has them yet.
+    pub queued: u64,
+    /// Assigned to a worker.
+    pub processing: u64,
+    /// Finished, the result is held.
+    pub memory: u64,
+    /// Failed or cancelled.
+    pub erred: u64,
+    /// Not wanted any more.
+    pub released: u64,
+}
+
+/// A message to a client. An item is reported once as done, stored, failed or cancelled, and then again only after
+/// [`ToClient::Lost`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToClient {
+    /// Consecutive items finished; here are their results.
+    Done {
+        /// Their entry.
+        seq: u64,
+        /// The first one's index.
+        first: u64,
+        /// The results.
+        values: Run,
+    },
+    /// An item finished; its result is too large to ride along.
+    Stored {
+        /// Its entry.
+        seq: u64,
+        /// Its index.
+        index: u64,
+        /// Length of the encoding in bytes.
+        len: u64,
+        /// Hash of the encoding.
+        hash: Hash,
+        /// Who serves it, best first. The scheduler serves it too.
+        places: Vec<Place>,
+    },
+    /// An item failed, or one that it depends on did.
+    Failed {
+        /// Its entry.
+        seq: u64,
+        /// Its index.
+        index: u64,
+        /// Why.
+        error: TaskError,
+    },
+    /// Consecutive items were cancelled.
+    Cancelled {
+        /// The items.
+        span: Span,
+    },
+    /// A stored result is gone with its worker and is being computed again.
+    Lost {
+        /// Its entry.
+        seq: u64,
+        /// Its index.
+        index: u64,
+    },
+    /// Upload this data as a blob to the place, or to the scheduler.
+    Upload {
+        /// The entry.
+        seq: u64,
+        /// Where to; `None` for the scheduler.
+        place: Option<Place>,
+    },
+    /// This many more bytes of arguments may be sent (see [`super::Welcome::credit`]).
+    Credit {
+        /// Bytes.
+        bytes: u64,
+    },
+    /// The answer to [`FromClient::Count`].
+    Counts {
+        /// The client's number.
+        query: u64,
+        /// How many are in each state.
+        counts: StateCounts,
+    },
+    /// The client broke the protocol or lost its right to be here; the connection ends after this.
+    Refused {
+        /// What it did.
+        reason: String,
+    },
+}

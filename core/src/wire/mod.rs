@@ -1,0 +1,23 @@
+//! What peers say to each other. Owns: the messages, their frames' form and size limits, the protocol version. Must not know:
+//! sockets, or what anybody does with a message.
+//!
+//! A control stream carries frames: a `u32` little-endian length, then that many bytes of messages, each a postcard encoding,
+//! back to back. A frame is at most [`MAX_FRAME`] long; larger values travel as blobs ([`blob`]), on streams of their own.
+
+pub mod blob;
+mod client;
+mod frame;
+mod hello;
+mod worker;
+
+pub use client::{CallSpec, FromClient, StateCounts, ToClient};
+pub use frame::{FrameError, Frames, MAX_FRAME, decode_all};
+pub use hello::{Hello, HelloError, JoinReply, JoinRequest, PROTOCOL, Role, Welcome, WorkerHello};
+pub use worker::{Assignment, FromWorker, Input, InputPlace, ItemError, Load, Outcome, Stored, ToWorker};
+
+/// A value of at most this many bytes rides along in messages; a larger one stays where it is and is fetched as a blob.
+pub const INLINE_BYTES: usize = 64 << 10;
+/// Items in one run of arguments or results that a peer sends, at most.
+pub const RUN_ITEMS: usize = 8192;
+/// Inline bytes in one run of arguments or results that a peer sends, about: a run ends once it has this many.
+pub const RUN_BYTES: usize = 256 << 10;
