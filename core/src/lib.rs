@@ -4,12 +4,15 @@
 extern crate self as quicsand;
 
 pub mod abi;
+#[cfg(not(target_family = "wasm"))]
+mod client;
 pub mod codec;
 mod error;
 mod guest;
 pub mod ids;
 mod limits;
 pub mod manifest;
+mod module;
 #[cfg(not(target_family = "wasm"))]
 pub mod scheduler;
 mod task;
@@ -17,6 +20,8 @@ pub mod wire;
 
 pub use error::{ConnectError, Error, Result, TaskError, TaskErrorKind};
 pub use limits::{DEFAULT_MEMORY, DEFAULT_TIMEOUT, Options};
+pub use module::Module;
+pub use quicsand_macros::{embed, main, task};
 pub use task::Task;
 
 /// What the macros' output uses. Not part of the public API: it changes without notice.
@@ -28,6 +33,7 @@ pub mod __private {
         abi::Batch,
         ids::TaskId,
         manifest::{TaskInfo, entry, entry_len},
+        module::Module,
         task::{ArgReader, HoleValues, ItemFailure, Output},
     };
 }
