@@ -60,12 +60,10 @@ pub enum Error {
 #[non_exhaustive]
 pub enum ConnectError {
     /// The program was built without a module.
-    #[error("this program carries no WebAssembly module ({reason}); {remedy}")]
+    #[error("this program carries no WebAssembly module: {reason}")]
     NoModule {
-        /// Why not.
+        /// Why not, and what to do.
         reason: String,
-        /// What to do.
-        remedy: String,
     },
     /// A task of the program is not in its module, or was built from other sources.
     #[error(

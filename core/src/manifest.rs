@@ -108,6 +108,40 @@ const fn put_text<const N: usize>(out: &mut [u8; N], at: usize, text: &str) -> u
     put(out, at, text.as_bytes())
 }
 
+/// Finds the manifest in a module: the contents of the custom section. `None` if there is none, or these are no WebAssembly module's
+/// bytes. Walks over section headers only; whether the rest is valid is for the sandbox to say.
+#[must_use]
+pub fn section(wasm: &[u8]) -> Option<&[u8]> {
+    let mut rest = wasm.strip_prefix(b"\0asm\x01\0\0\0")?;
+    while let Some((&id, tail)) = rest.split_first() {
+        rest = tail;
+        let len = take_leb(&mut rest)?;
+        let (mut body, tail) = rest.split_at_checked(len as usize)?;
+        rest = tail;
+        if id == 0 {
+            let len = take_leb(&mut body)?;
+            let (name, contents) = body.split_at_checked(len as usize)?;
+            if name == abi::SECTION.as_bytes() {
+                return Some(contents);
+            }
+        }
+    }
+    None
+}
+
+fn take_leb(from: &mut &[u8]) -> Option<u32> {
+    let mut value = 0_u32;
+    for shift in [0, 7, 14, 21, 28] {
+        let (&byte, rest) = from.split_first()?;
+        *from = rest;
+        value |= u32::from(byte & 0x7f).checked_shl(shift)?;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
 /// Reads a manifest: the contents of the custom section.
 ///
 /// # Errors
@@ -170,6 +204,19 @@ mod tests {
         assert_eq!(read.len(), 1);
         assert_eq!((read[0].id, read[0].stamp), (INC.id, 5));
         assert_eq!((&*read[0].name, &*read[0].signature, &*read[0].export), ("inc", "(x: i64) -> i64", "e1"));
+    }
+
+    #[test]
+    fn the_section_is_found_among_others() {
+        let other = [0, 7, 5, b'o', b't', b'h', b'e', b'r', 1];
+        let mut wasm = [&b"\0asm\x01\0\0\0"[..], &other, &[0, 0x80 | 0x49, 0x00]].concat();
+        assert_eq!(section(&wasm), None, "cut off");
+        wasm.truncate(8 + other.len());
+        wasm.extend([0, (1 + 8 + ENTRY.len()) as u8, 8]);
+        wasm.extend(b"quicsand");
+        wasm.extend(ENTRY);
+        assert_eq!(section(&wasm), Some(&ENTRY[..]));
+        assert_eq!(section(b"\x7fELF"), None);
     }
 
     #[test]

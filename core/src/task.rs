@@ -19,7 +19,7 @@ pub trait Task: Copy + Send + Sync + 'static {
     /// The parameters as a tuple of owned types: `(i64, Vec<f64>)` for `(i64, &[f64])`.
     type Args;
     /// The result's type; of a task that returns `Result<T, E>`, this is `T`.
-    type Output: Serialize + DeserializeOwned + Send + 'static;
+    type Output: Value;
 
     /// Name, identity and limits.
     #[doc(hidden)]
@@ -28,6 +28,55 @@ pub trait Task: Copy + Send + Sync + 'static {
     /// Reads one item's arguments, calls the function, writes the result.
     #[doc(hidden)]
     fn run_item(args: &mut ArgReader<'_>, out: &mut Output) -> Result<(), ItemFailure>;
+}
+
+/// What can be an argument or a result: anything owned that serde can write and read back. Implemented for all of them.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be an argument or result of a task",
+    label = "cannot be encoded and decoded",
+    note = "values travel: they need `#[derive(serde::Serialize, serde::Deserialize)]`, all of their parts too, and must be `Send`",
+    note = "for types of other crates see whether the crate has a `serde` feature"
+)]
+pub trait Value: Serialize + DeserializeOwned + Send + 'static {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + DeserializeOwned + Send + 'static> Value for T {}
+
+/// A `Result`, whatever alias it goes by.
+pub trait Fallible {
+    /// What there is if it went well.
+    type Value;
+}
+
+impl<T, E> Fallible for Result<T, E> {
+    type Value = T;
+}
+
+/// [`ArgReader::next`] for the macros' output, with the bound whose violation is explained.
+///
+/// # Errors
+/// As [`ArgReader::next`].
+#[inline]
+pub fn read<T: Value>(args: &mut ArgReader<'_>, name: &'static str) -> Result<T, ItemFailure> {
+    args.next(name)
+}
+
+/// [`Output::value`] for the macros' output.
+///
+/// # Errors
+/// As [`Output::value`].
+#[inline]
+pub fn write<T: Task>(value: &T::Output, out: &mut Output) -> Result<(), ItemFailure> {
+    out.value(value)
+}
+
+/// [`Output::result`] for the macros' output.
+///
+/// # Errors
+/// As [`Output::result`].
+#[inline]
+pub fn write_result<T: Task, E: Display>(result: Result<T::Output, E>, out: &mut Output) -> Result<(), ItemFailure> {
+    out.result(result)
 }
 
 /// How an item failed without a panic.

@@ -1,3 +1,219 @@
-//! The client.
+//! The client: what a program submits calls through. Owns: the public handle and the calls made through it. Must not know: whether the
+//! calls run in this process or on a fleet.
 
+mod args;
 pub(crate) mod backend;
+mod batched;
+mod call;
+mod completed;
+mod connect;
+mod future;
+mod gather;
+#[cfg(not(target_family = "wasm"))]
+mod local;
+#[cfg(not(target_family = "wasm"))]
+mod progress;
+mod shared;
+mod state;
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+pub use args::{ArgWriter, IntoArg, IntoArgs};
+pub use batched::BatchedMap;
+pub use call::Call;
+pub use completed::AsCompleted;
+pub use connect::ClientBuilder;
+pub use future::{Future, Futures, IntoIter, Status};
+pub use gather::{Count, Gather};
+
+use crate::{
+    Module, Task,
+    error::{Error, Result},
+    wire::StateCounts,
+};
+use shared::Shared;
+
+/// Submits calls of tasks, to this process or to a fleet. Cheap to clone; clones share everything.
+///
+/// ```
+/// use quicsand::{Client, task};
+///
+/// #[task]
+/// fn inc(x: i64) -> i64 {
+///     x + 1
+/// }
+///
+/// # fn main() -> quicsand::Result<()> {
+/// let client = Client::local();
+/// let one = client.submit(inc, 1);
+/// let many = client.map(inc, 0..1000);
+/// assert_eq!(client.gather(one)?, 2);
+/// assert_eq!(client.gather(&many)?.len(), 1000);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+    kind: Kind,
+}
+
+#[derive(Clone)]
+enum Kind {
+    #[cfg(not(target_family = "wasm"))]
+    Local(Arc<local::Local>),
+    #[cfg(not(target_family = "wasm"))]
+    Fleet(Arc<connect::Program>),
+    #[cfg(target_family = "wasm")]
+    Guest,
+}
+
+impl Client {
+    /// A builder, for everything that [`Client::connect`] and [`Client::from_env`] take as given.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
+    }
+
+    /// Connects to the fleet of the scheduler at `address` (`HOST:PORT`) with a join token of the role client.
+    ///
+    /// # Errors
+    /// A [`ConnectError`](crate::ConnectError) that says what to do: nobody answers, the token is not accepted, the program has no module, ….
+    pub fn connect(address: &str, token: &str) -> Result<Self> {
+        Self::builder().address(address).token(token).connect()
+    }
+
+    /// Calls `task` once. Returns at once; blocks only while too much was sent that the scheduler has not yet taken in.
+    ///
+    /// `args` is `()` for a task without parameters, the argument for one, a tuple for several. Each may be a value, a reference, or a
+    /// future. What has no encoding makes the returned future fail.
+    pub fn submit<T: Task, A: IntoArgs<T::Args>>(&self, task: T, args: A) -> Future<T::Output> {
+        self.task(task).submit(args)
+    }
+
+    /// As [`Client::submit`], for async code: awaits where that blocks. Dropping the returned future before it is ready submits nothing.
+    pub async fn submit_async<T: Task, A: IntoArgs<T::Args>>(&self, task: T, args: A) -> Future<T::Output> {
+        self.task(task).submit_async(args).await
+    }
+
+    /// Calls `task` once an item of `args`. The iterator is used up and encoded before this returns.
+    ///
+    /// Blocks while too much was sent that the scheduler has not yet taken in. For more items than fit in memory use
+    /// [`Client::batched_map`].
+    pub fn map<T: Task, I>(&self, task: T, args: I) -> Futures<T::Output>
+    where
+        I: IntoIterator,
+        I::Item: IntoArgs<T::Args>,
+    {
+        self.task(task).map(args)
+    }
+
+    /// Calls `task` once an item of `args`, lazily: the iterator is drawn from as results are consumed, results come in order, and memory
+    /// stays constant however many items there are.
+    pub fn batched_map<T: Task, I>(&self, task: T, args: I) -> BatchedMap<T, I::IntoIter>
+    where
+        I: IntoIterator,
+        I::Item: IntoArgs<T::Args>,
+    {
+        self.task(task).batched_map(args)
+    }
+
+    /// A call of `task` with other options than the task's own.
+    pub fn task<T: Task>(&self, task: T) -> Call<T> {
+        let _ = task;
+        Call::new(self.clone())
+    }
+
+    /// Sends a value to the workers once, for any number of calls to use: pass the future where a task asks for a `T`.
+    pub fn scatter<T: Serialize>(&self, value: T) -> Future<T> {
+        let mut bytes = Vec::new();
+        let handle = match crate::codec::encode_into(&value, &mut bytes) {
+            Ok(()) => self.shared.scatter(bytes.into()),
+            Err(error) => Err(Error::Encode { reason: error.to_string() }),
+        };
+        Future::new(handle.unwrap_or_else(|error| self.shared.open_broken(1, error)), 0)
+    }
+
+    /// Waits for results: of a future, of many, or of a `Vec`, array or tuple of such, nested as one likes.
+    ///
+    /// # Errors
+    /// The first error, in the order of the futures.
+    pub fn gather<G: Gather>(&self, futures: G) -> Result<G::Output> {
+        futures.gather()
+    }
+
+    /// Waits for all results and gives one `Result` an item, in order.
+    pub fn gather_all<T, I>(&self, futures: I) -> Vec<Result<T>>
+    where
+        T: serde::de::DeserializeOwned,
+        I: IntoIterator<Item = Future<T>>,
+    {
+        futures.into_iter().map(|future| future.result()).collect()
+    }
+
+    /// Gives results as they come: pairs of the future's position and its result.
+    pub fn as_completed<T, I>(&self, futures: I) -> AsCompleted<T>
+    where
+        I: IntoIterator<Item = Future<T>>,
+    {
+        AsCompleted::new(futures)
+    }
+
+    /// How many calls are in each state. Asks the scheduler and waits for the answer.
+    ///
+    /// # Errors
+    /// When the connection to the fleet is lost.
+    pub fn counts(&self, futures: &impl Count) -> Result<StateCounts> {
+        self.shared.count(futures.spans())
+    }
+
+    /// Draws a progress bar on standard error until all calls have ended; plain lines where that is no terminal. Their results are kept.
+    pub fn progress(&self, futures: &impl Count) {
+        #[cfg(not(target_family = "wasm"))]
+        progress::show(&self.shared, futures);
+        #[cfg(target_family = "wasm")]
+        let _ = futures;
+    }
+
+    /// Whether calls run in this process.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match &self.kind {
+            #[cfg(not(target_family = "wasm"))]
+            Kind::Local(_) => true,
+            #[cfg(not(target_family = "wasm"))]
+            Kind::Fleet(_) => false,
+            #[cfg(target_family = "wasm")]
+            Kind::Guest => false,
+        }
+    }
+
+    /// Makes sure that whoever runs the task can: registers its function, or looks for it in the program's module.
+    fn prepare<T: Task>(&self) -> Result<()> {
+        match &self.kind {
+            #[cfg(not(target_family = "wasm"))]
+            Kind::Local(local) => {
+                local.register(T::info().id, T::run_item);
+                Ok(())
+            }
+            #[cfg(not(target_family = "wasm"))]
+            Kind::Fleet(program) => Ok(program.check(T::info())?),
+            #[cfg(target_family = "wasm")]
+            Kind::Guest => Ok(()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("local", &self.is_local()).finish_non_exhaustive()
+    }
+}
+
+/// The module that a client uses which was given none.
+fn default_module() -> Module {
+    Module::installed().unwrap_or(Module::missing(
+        "its `main` lacks #[quicsand::main]; put it there, or give the client a module from `quicsand::embed!()`",
+    ))
+}

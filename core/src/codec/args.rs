@@ -58,22 +58,6 @@ pub struct Span {
 }
 
 impl Hole {
-    /// The spans of keys that item `item` (counted from the start of the [`Args`]) reads here; empty if it is not one of the
-    /// hole's items.
-    #[must_use]
-    pub fn spans_of(&self, item: u32) -> Vec<Span> {
-        if item < self.first || item - self.first >= self.count {
-            return Vec::new();
-        }
-        match &self.source {
-            Source::Same(key) => vec![Span { entry: key.entry, first: key.index, count: 1 }],
-            Source::Each { entry, first } => {
-                vec![Span { entry: *entry, first: first + u64::from(item - self.first), count: 1 }]
-            }
-            Source::List(spans) => spans.clone(),
-        }
-    }
-
     /// The spans of keys that any item reads here.
     #[must_use]
     pub fn spans(&self) -> Vec<Span> {
@@ -156,8 +140,7 @@ mod tests {
         let sliced = args(10, vec![same, each]).slice(4..9);
         assert_eq!(sliced.count(), 5);
         assert_eq!(sliced.holes, [Hole { first: 0, count: 4, field: 1, source: Source::Each { entry: ENTRY, first: 12 } }]);
-        assert_eq!(sliced.holes[0].spans_of(3), [Span { entry: ENTRY, first: 15, count: 1 }]);
-        assert_eq!(sliced.holes[0].spans_of(4), []);
+        assert_eq!(sliced.holes[0].spans(), [Span { entry: ENTRY, first: 12, count: 4 }]);
     }
 
     #[test]

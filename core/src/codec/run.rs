@@ -81,6 +81,12 @@ impl Run {
         })
     }
 
+    /// The length in bytes of item `index`, if there is one.
+    #[must_use]
+    pub fn len_at(&self, index: u32) -> Option<usize> {
+        (index < self.count).then(|| self.len_of(index as usize))
+    }
+
     /// Items `range`, which must lie within the run, sharing its bytes.
     ///
     /// # Panics

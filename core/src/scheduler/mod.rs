@@ -4,7 +4,42 @@
 //! # How it is driven
 //! [`Scheduler::handle`] takes the time and an [`Event`] and appends [`Action`]s, which the shell carries out in order.
 //! [`Scheduler::next_deadline`] says when [`Event::Tick`] is due at the latest. [`Scheduler::locate`] answers a shell that serves
-//! a value. `check()` asserts every invariant and is called after each event in tests.
+//! a value. [`Scheduler::check`] asserts every invariant and is called after each event in tests; [`Scheduler::status`] is for people.
+//!
+//! # Where is what
+//! | file | owns |
+//! | --- | --- |
+//! | `machine` | the struct, the order of work within one event |
+//! | `clients`, `register`, `results`, `fleet` | what clients and workers say |
+//! | `lifecycle`, `loss` | items changing state, and what follows for others |
+//! | `queue`, `placement`, `assign`, `ahead`, `recall` | which items go to which worker, when |
+//! | `entry`, `items`, `values`, `edges`, `ranges` | the data structures, which know nothing of each other's meaning |
+
+mod ahead;
+mod assign;
+mod check;
+mod clients;
+mod edges;
+mod entry;
+mod fleet;
+mod items;
+mod lifecycle;
+mod loss;
+mod machine;
+mod placement;
+mod queue;
+mod ranges;
+mod recall;
+mod refusal;
+mod register;
+mod results;
+mod status;
+#[cfg(test)]
+mod tests;
+mod values;
+
+pub use machine::Scheduler;
+pub use status::{ClientStatus, Status, WorkerStatus};
 
 use std::time::Duration;
 
@@ -102,6 +137,8 @@ pub struct Config {
     /// Assignments that a slot has at a time while little is known of their duration; with short ones, as many as fill
     /// `batch_time` twice.
     pub pipeline: u32,
+    /// Calls that are sent ahead to one worker at a time, before their inputs are there; 0 to send none.
+    pub ahead: u64,
     /// Bytes of arguments of one client that are kept before its credit is held back.
     pub client_bytes: u64,
     /// Bytes of arguments that a client may send ahead of credit.
@@ -117,6 +154,7 @@ impl Default for Config {
         Self {
             batch_time: Duration::from_millis(4),
             pipeline: 2,
+            ahead: 256,
             client_bytes: 1 << 30,
             credit: 64 << 20,
             lease: Duration::from_secs(5),

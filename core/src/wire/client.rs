@@ -22,7 +22,8 @@ pub struct CallSpec {
 }
 
 /// A client's message. `seq` numbers the client's entries and must ascend from one [`Call`](FromClient::Call),
-/// [`Map`](FromClient::Map) or [`Data`](FromClient::Data) to the next. Holes may name only keys of this client's earlier entries.
+/// [`Map`](FromClient::Map) or [`Data`](FromClient::Data) to the next. Holes may name only keys of other entries that this client has
+/// made by then: those of a map's items also entries that are later than the map.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromClient {
     /// A new entry of one item.
@@ -169,7 +170,7 @@ pub enum ToClient {
         /// Where to; `None` for the scheduler.
         place: Option<Place>,
     },
-    /// This many more bytes of arguments may be sent (see [`super::Welcome::credit`]).
+    /// This many more bytes of arguments may be sent (see [`super::Welcome::Client`]).
     Credit {
         /// Bytes.
         bytes: u64,

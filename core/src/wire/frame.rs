@@ -4,7 +4,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
 /// Longest frame in bytes. A longer announced length ends the connection before anything is allocated for it.
-pub const MAX_FRAME: usize = 8 << 20;
+pub const MAX_FRAME: usize = 64 << 20;
 /// Frames are closed once they have this many bytes, so that a peer can start on them.
 const FULL_FRAME: usize = 256 << 10;
 
@@ -69,6 +69,12 @@ impl Frames {
         self.bytes.is_empty()
     }
 
+    /// Number of bytes to write.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Takes the finished frames out, into the emptied `buffer`.
     pub fn take_into(&mut self, buffer: &mut Vec<u8>) {
         self.close();
@@ -97,7 +103,12 @@ impl Frames {
 /// When the bytes are no sequence of `T`s; the messages before the fault are in `messages` then.
 pub fn decode_all<T: DeserializeOwned>(frame: &[u8], messages: &mut Vec<T>) -> Result<(), FrameError> {
     let mut rest = frame;
+    let before = messages.len();
     while !rest.is_empty() {
+        // A message of one byte takes a hundred times as much here. Honest frames are closed long before they have so many.
+        if messages.len() - before > FULL_FRAME {
+            return Err(FrameError::Malformed { len: frame.len(), reason: "too many messages".to_owned() });
+        }
         let (message, tail) = postcard::take_from_bytes(rest)
             .map_err(|error| FrameError::Malformed { len: frame.len(), reason: error.to_string() })?;
         messages.push(message);
@@ -143,6 +154,7 @@ mod tests {
 
     #[test]
     fn malformed_frames_are_refused() {
+        assert!(decode_all::<u8>(&vec![0; 1 << 20], &mut Vec::new()).is_err(), "a flood of messages");
         assert!(decode_all::<u64>(&[0xff], &mut Vec::new()).is_err());
         assert!(decode_all::<String>(&[0xff, 0xff, 0xff, 0xff, 0x0f], &mut Vec::new()).is_err());
     }

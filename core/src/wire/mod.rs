@@ -8,15 +8,22 @@ pub mod blob;
 mod client;
 mod frame;
 mod hello;
+mod inputs;
+mod validate;
 mod worker;
 
 pub use client::{CallSpec, FromClient, StateCounts, ToClient};
 pub use frame::{FrameError, Frames, MAX_FRAME, decode_all};
 pub use hello::{Hello, HelloError, JoinReply, JoinRequest, PROTOCOL, Role, Welcome, WorkerHello};
+pub use inputs::{Filled, Inputs, Wanted};
+pub(crate) use validate::NAME_BYTES;
+pub use validate::Validate;
 pub use worker::{Assignment, FromWorker, Input, InputPlace, ItemError, Load, Outcome, Stored, ToWorker};
 
 /// A value of at most this many bytes rides along in messages; a larger one stays where it is and is fetched as a blob.
 pub const INLINE_BYTES: usize = 64 << 10;
+/// Bytes of small values that travel along with one assignment, at most: a call that reads more of them fails.
+pub const INPUT_BYTES: usize = MAX_FRAME / 2;
 /// Items in one run of arguments or results that a peer sends, at most.
 pub const RUN_ITEMS: usize = 8192;
 /// Inline bytes in one run of arguments or results that a peer sends, about: a run ends once it has this many.

@@ -60,6 +60,7 @@ pub enum InputPlace {
 }
 
 /// A message to a worker.
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are assignments")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToWorker {
     /// Run this.

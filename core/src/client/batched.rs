@@ -1,0 +1,165 @@
+//! A map over any number of items in constant memory.
+
+use std::{collections::VecDeque, fmt, marker::PhantomData};
+
+use serde::de::DeserializeOwned;
+
+use super::{IntoArgs, call::MapSender, future::decode_as};
+use crate::{
+    Task,
+    codec::Run,
+    error::{Error, Result},
+    wire::RUN_ITEMS,
+};
+
+/// Runs of items that are under way at a time; a run has at most [`RUN_ITEMS`] items and about
+/// [`RUN_BYTES`](crate::wire::RUN_BYTES) bytes of arguments.
+const WINDOW_RUNS: usize = 32;
+/// The first run's items; each further one has twice as many, so that the first results come soon.
+const FIRST_RUN: usize = 64;
+/// Consumed items are released in runs of so many.
+const RELEASE_ITEMS: u64 = 16 << 10;
+/// Or as soon as their results have so many bytes.
+const RELEASE_BYTES: usize = 8 << 20;
+
+/// The results of [`Client::batched_map`](crate::Client::batched_map), in order. Dropping it in the middle cancels the rest.
+#[must_use = "a batched map draws from its arguments only as its results are consumed"]
+pub struct BatchedMap<T, I> {
+    /// What is still to be sent; `None` when the iterator ended.
+    source: Option<I>,
+    sender: Result<MapSender, Option<Error>>,
+    /// The ends of the runs that are under way.
+    sent: VecDeque<u64>,
+    next_run: usize,
+    block: Block,
+    consumed: u64,
+    released: u64,
+    /// Bytes of the results that are consumed and not released.
+    held: usize,
+    task: PhantomData<fn() -> T>,
+}
+
+/// The block of results that is being decoded.
+#[derive(Default)]
+struct Block {
+    run: Run,
+    item: u32,
+    offset: usize,
+}
+
+impl<T, I> BatchedMap<T, I> {
+    pub(super) fn new(sender: Result<MapSender>, source: I) -> Self {
+        Self {
+            source: Some(source),
+            sender: sender.map_err(Some),
+            sent: VecDeque::new(),
+            next_run: FIRST_RUN,
+            block: Block::default(),
+            consumed: 0,
+            released: 0,
+            held: 0,
+            task: PhantomData,
+        }
+    }
+}
+
+impl<T, I> Iterator for BatchedMap<T, I>
+where
+    T: Task,
+    I: Iterator,
+    I::Item: IntoArgs<T::Args>,
+{
+    type Item = Result<T::Output>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let sender = match &mut self.sender {
+            Ok(sender) => sender,
+            // Said once, and then the end.
+            Err(error) => return error.take().map(Err),
+        };
+        if let Some((result, len)) = self.block.next(sender, self.consumed) {
+            self.consumed += 1;
+            self.held += len;
+            return Some(result);
+        }
+        while self.sent.front().is_some_and(|&end| end <= self.consumed) {
+            self.sent.pop_front();
+        }
+        if self.consumed - self.released >= RELEASE_ITEMS || self.held >= RELEASE_BYTES {
+            sender.release(self.released..self.consumed);
+            (self.released, self.held) = (self.consumed, 0);
+        }
+        let mut drawn = false;
+        loop {
+            let has_block = self.block.load(sender, self.consumed);
+            // With results at hand one run keeps the workers busy; without, as many as the window has room for.
+            if self.sent.len() < WINDOW_RUNS
+                && !(has_block && drawn)
+                && let Some(source) = &mut self.source
+            {
+                let end = sender.count + self.next_run as u64;
+                let before = sender.count;
+                source.by_ref().take(self.next_run).for_each(|item| sender.push(item));
+                sender.flush();
+                if sender.count < end {
+                    sender.close();
+                    self.source = None;
+                }
+                if sender.count > before {
+                    self.sent.push_back(sender.count);
+                }
+                self.next_run = (self.next_run * 2).min(RUN_ITEMS);
+                drawn = true;
+                continue;
+            }
+            if has_block {
+                break;
+            }
+            if self.consumed == sender.count {
+                return None;
+            }
+            let (result, len) = single(sender, self.consumed);
+            self.consumed += 1;
+            self.held += len;
+            return Some(result);
+        }
+        let (result, len) = self.block.next(sender, self.consumed)?;
+        self.consumed += 1;
+        self.held += len;
+        Some(result)
+    }
+}
+
+/// Waits for an item, and gives its length too; its block, if it is in one, may be loaded after that.
+fn single<T: DeserializeOwned>(sender: &MapSender, index: u64) -> (Result<T>, usize) {
+    let key = sender.handle.key(index);
+    match sender.handle.shared().wait(key) {
+        Ok(bytes) => (decode_as(&bytes, key), bytes.len()),
+        Err(error) => (Err(error), 0),
+    }
+}
+
+impl Block {
+    fn load(&mut self, sender: &MapSender, index: u64) -> bool {
+        if self.item == self.run.count()
+            && let Some(run) = sender.handle.shared().with(|book| book.block_at(sender.handle.seq(), index))
+        {
+            *self = Self { run, item: 0, offset: 0 };
+        }
+        self.item < self.run.count()
+    }
+
+    fn next<T: DeserializeOwned>(&mut self, sender: &MapSender, index: u64) -> Option<(Result<T>, usize)> {
+        let len = self.run.len_at(self.item)?;
+        let bytes = self.run.bytes().get(self.offset..self.offset + len)?;
+        self.item += 1;
+        self.offset += len;
+        Some((crate::codec::decode(bytes).or_else(|_| decode_as(bytes, sender.handle.key(index))), len))
+    }
+}
+
+impl<T, I> fmt::Debug for BatchedMap<T, I> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BatchedMap").field("consumed", &self.consumed).finish_non_exhaustive()
+    }
+}

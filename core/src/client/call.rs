@@ -1,0 +1,234 @@
+//! A call with options. Owns: the way from a task and arguments to messages.
+
+use std::{future::poll_fn, marker::PhantomData, ops::Range, sync::Arc, task::Poll, time::Duration};
+
+use super::{BatchedMap, Client, Future, Futures, IntoArgs, args::ArgsBuilder, shared::Handle};
+use crate::{
+    Options, Task,
+    error::Error,
+    wire::{CallSpec, FromClient, NAME_BYTES, RUN_BYTES, RUN_ITEMS},
+};
+
+/// A task with options for its next calls, from [`Client::task`].
+///
+/// ```
+/// # use quicsand::{Client, task};
+/// # #[task]
+/// # fn inc(x: i64) -> i64 { x + 1 }
+/// # let client = Client::local();
+/// let future = client.task(inc).retries(3).priority(5).submit(1);
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a call does nothing until `submit`, `map` or `batched_map`"]
+pub struct Call<T> {
+    client: Client,
+    options: Options,
+    name: Option<String>,
+    task: PhantomData<T>,
+}
+
+impl<T: Task> Call<T> {
+    pub(super) fn new(client: Client) -> Self {
+        Self { client, options: T::info().options.clone(), name: None, task: PhantomData }
+    }
+
+    /// How often an item that failed is tried again.
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.options.retries = retries;
+        self
+    }
+
+    /// Higher goes first; 0 where nothing is said.
+    pub fn priority(mut self, priority: i32) -> Self {
+        self.options.priority = priority;
+        self
+    }
+
+    /// Time for one item. Workers' owners may set less.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = Some(timeout);
+        self
+    }
+
+    /// Bytes of memory for the sandbox. Workers' owners may set less. In-process nothing limits memory.
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.options.memory = bytes;
+        self
+    }
+
+    /// The name that errors, logs and status show, instead of the task's; cut off at 1 KiB.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// See [`Client::submit`].
+    pub fn submit<A: IntoArgs<T::Args>>(&self, args: A) -> Future<T::Output> {
+        match self.encode_one(args) {
+            Ok((builder, keeps)) => self.send_one(builder, keeps),
+            Err(error) => self.broken_one(error),
+        }
+    }
+
+    /// See [`Client::submit_async`].
+    pub async fn submit_async<A: IntoArgs<T::Args>>(&self, args: A) -> Future<T::Output> {
+        let (builder, keeps) = match self.encode_one(args) {
+            Ok(encoded) => encoded,
+            Err(error) => return self.broken_one(error),
+        };
+        let cost = builder.byte_len() as u64;
+        let shared = &self.client.shared;
+        poll_fn(|context| if shared.poll_credit(cost, context.waker()) { Poll::Ready(()) } else { Poll::Pending }).await;
+        self.send_paid(builder, keeps, 0)
+    }
+
+    /// See [`Client::map`].
+    pub fn map<I>(&self, args: I) -> Futures<T::Output>
+    where
+        I: IntoIterator,
+        I::Item: IntoArgs<T::Args>,
+    {
+        let mut sender = match MapSender::open(self) {
+            Ok(sender) => sender,
+            Err(error) => {
+                let count = args.into_iter().count() as u64;
+                return Futures::new(self.client.shared.open_broken(count, error), 0..count);
+            }
+        };
+        for item in args {
+            sender.push(item);
+        }
+        sender.close();
+        Futures::new(Arc::clone(&sender.handle), 0..sender.count)
+    }
+
+    /// See [`Client::batched_map`].
+    pub fn batched_map<I>(&self, args: I) -> BatchedMap<T, I::IntoIter>
+    where
+        I: IntoIterator,
+        I::Item: IntoArgs<T::Args>,
+    {
+        BatchedMap::new(MapSender::open(self), args.into_iter())
+    }
+
+    fn encode_one<A: IntoArgs<T::Args>>(&self, args: A) -> Result<(ArgsBuilder, Vec<Arc<Handle>>), Error> {
+        self.client.prepare::<T>()?;
+        let mut builder = ArgsBuilder::default();
+        let mut keeps = Vec::new();
+        builder.push(&self.client.shared, args, &mut keeps)?;
+        Ok((builder, keeps))
+    }
+
+    fn send_one(&self, builder: ArgsBuilder, keeps: Vec<Arc<Handle>>) -> Future<T::Output> {
+        let cost = builder.byte_len() as u64;
+        self.send_paid(builder, keeps, cost)
+    }
+
+    /// Sends a call, for which `cost` bytes of credit are still to be taken.
+    fn send_paid(&self, mut builder: ArgsBuilder, mut keeps: Vec<Arc<Handle>>, cost: u64) -> Future<T::Output> {
+        let (spec, args) = (self.spec(), builder.take());
+        let handle = self.client.shared.open(1, cost, |seq| FromClient::Call { seq, spec, args });
+        builder.sent();
+        handle.keep(&mut keeps);
+        Future::new(handle, 0)
+    }
+
+    fn broken_one(&self, error: Error) -> Future<T::Output> {
+        Future::new(self.client.shared.open_broken(1, error), 0)
+    }
+
+    fn spec(&self) -> CallSpec {
+        let info = T::info();
+        let name = self.name.as_deref().unwrap_or(info.name);
+        CallSpec { task: info.id, name: name[..name.floor_char_boundary(NAME_BYTES)].to_owned(), options: self.options.clone() }
+    }
+}
+
+/// Sends the items of one map, in runs.
+pub(super) struct MapSender {
+    client: Client,
+    pub(super) handle: Arc<Handle>,
+    builder: ArgsBuilder,
+    keeps: Vec<Arc<Handle>>,
+    /// Items pushed so far.
+    pub(super) count: u64,
+    closed: bool,
+    /// An item had no encoding: the map fails as a whole, and nothing more of it is sent.
+    broken: bool,
+}
+
+impl MapSender {
+    fn open<T: Task>(call: &Call<T>) -> Result<Self, Error> {
+        call.client.prepare::<T>()?;
+        let spec = call.spec();
+        let handle = call.client.shared.open(0, 0, |seq| FromClient::Map { seq, spec });
+        Ok(Self {
+            client: call.client.clone(),
+            handle,
+            builder: ArgsBuilder::default(),
+            keeps: Vec::new(),
+            count: 0,
+            closed: false,
+            broken: false,
+        })
+    }
+
+    /// Adds an item; sends a run when it is full. An item that has no encoding breaks the whole map.
+    pub(super) fn push<A>(&mut self, item: impl IntoArgs<A>) {
+        self.count += 1;
+        if self.broken {
+            return;
+        }
+        match self.builder.push(&self.client.shared, item, &mut self.keeps) {
+            Ok(()) => {
+                if self.builder.count() >= RUN_ITEMS || self.builder.byte_len() >= RUN_BYTES {
+                    self.flush();
+                }
+            }
+            Err(error) => {
+                self.broken = true;
+                self.client.shared.with(|book| book.break_entry(self.handle.seq(), error));
+            }
+        }
+    }
+
+    /// Sends what was pushed.
+    pub(super) fn flush(&mut self) {
+        if self.builder.count() > 0 {
+            self.client.shared.extend(&self.handle, self.builder.take());
+            self.builder.sent();
+            self.handle.keep(&mut self.keeps);
+        }
+    }
+
+    /// Sends what was pushed, and that there is no more.
+    pub(super) fn close(&mut self) {
+        self.flush();
+        self.closed = true;
+        self.client.shared.send([FromClient::Close { seq: self.handle.seq() }]);
+    }
+
+    /// Gives back what is known of consumed items.
+    pub(super) fn release(&self, items: Range<u64>) {
+        let span = self.client.shared.with(|book| {
+            book.forget_before(self.handle.seq(), items.end);
+            book.span(self.handle.seq(), items)
+        });
+        self.client.shared.send([FromClient::Release { span }]);
+    }
+}
+
+impl Drop for MapSender {
+    /// A map that is left in the middle, by a panicking iterator for one, must not stay open.
+    fn drop(&mut self) {
+        if !self.closed {
+            self.client.shared.send([FromClient::Close { seq: self.handle.seq() }]);
+        }
+    }
+}
+
+impl std::fmt::Debug for MapSender {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MapSender").field("count", &self.count).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,439 @@
+//! The bookkeeping behind its lock, shared by a client, its futures and its backend. Owns: waiting and waking, the order of messages,
+//! handles of entries. Must not know: types of values, or how messages travel.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    task::Waker,
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+use super::{
+    backend::{Backend, Inbox},
+    state::{Bookkeeping, Known, Touched},
+};
+use crate::{
+    codec::{Args, Run, Span},
+    error::Error,
+    ids::{EntryId, Hash, Key},
+    wire::{FromClient, INLINE_BYTES, StateCounts, ToClient},
+};
+
+/// What a client, its futures and its backend share.
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Held while entries are numbered and sent, so that they are sent in the order of their numbers. Taken before `state`.
+    order: Mutex<()>,
+    backend: OnceLock<Arc<dyn Backend>>,
+    /// Whether values of any size travel in messages, since nothing travels at all.
+    pub(super) in_process: bool,
+}
+
+struct State {
+    book: Bookkeeping,
+    /// Why nothing more will come.
+    over: Option<Error>,
+    wakers: Vec<(Wish, Waker)>,
+    /// Values that were scattered on behalf of large arguments, as long as somebody uses them.
+    large: HashMap<Hash, Weak<Handle>>,
+    next_query: u64,
+    /// Threads that wait for a change.
+    waiting: usize,
+}
+
+/// What a suspended future waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// News of an entry.
+    Entry(u64),
+    /// More credit.
+    Credit,
+}
+
+/// Keeps an entry's results; dropping the last one releases or cancels them.
+pub(crate) struct Handle {
+    shared: Arc<Shared>,
+    seq: u64,
+    /// Values that were scattered for this entry's arguments.
+    keeps: Mutex<Vec<Arc<Handle>>>,
+}
+
+impl Shared {
+    pub(super) fn new(book: Bookkeeping, in_process: bool) -> Arc<Self> {
+        let state = State { book, over: None, wakers: Vec::new(), large: HashMap::new(), next_query: 0, waiting: 0 };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            order: Mutex::new(()),
+            backend: OnceLock::new(),
+            in_process,
+        })
+    }
+
+    /// What a backend is given to deliver to. It keeps nothing alive.
+    pub(super) fn inbox(self: &Arc<Self>, address: &str) -> Arc<dyn Inbox> {
+        Arc::new(Mailbox { shared: Arc::downgrade(self), address: address.to_owned() })
+    }
+
+    pub(super) fn attach(&self, backend: Arc<dyn Backend>) {
+        let _ = self.backend.set(backend);
+    }
+
+    /// Makes every call fail from now on.
+    pub(super) fn end(&self, error: Error) {
+        let mut state = self.lock();
+        state.over.get_or_insert(error);
+        let wakers = std::mem::take(&mut state.wakers);
+        drop(state);
+        self.changed.notify_all();
+        wakers.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+
+    /// Opens an entry of `count` items and sends the message that `message` makes of its number. Waits for credit of `cost` bytes.
+    pub(super) fn open(self: &Arc<Self>, count: u64, cost: u64, message: impl FnOnce(u64) -> FromClient) -> Arc<Handle> {
+        self.wait_for_credit(cost);
+        let order = lock(&self.order);
+        let seq = self.lock().book.open(count);
+        self.send([message(seq)]);
+        drop(order);
+        Arc::new(Handle { shared: Arc::clone(self), seq, keeps: Mutex::default() })
+    }
+
+    /// Takes credit for `cost` bytes if there is enough, for an [`Shared::open`] without cost; otherwise wakes `waker` when it may be
+    /// different.
+    pub(super) fn poll_credit(&self, cost: u64, waker: &Waker) -> bool {
+        let mut state = self.lock();
+        let enough = state.over.is_some() || state.book.take_credit(cost);
+        if !enough && !state.wakers.iter().any(|(wish, old)| *wish == Wish::Credit && old.will_wake(waker)) {
+            state.wakers.push((Wish::Credit, waker.clone()));
+        }
+        enough
+    }
+
+    /// An entry that fails with this without being sent anywhere.
+    pub(super) fn open_broken(self: &Arc<Self>, count: u64, error: Error) -> Arc<Handle> {
+        let seq = self.with(|book| book.open_broken(count, error));
+        Arc::new(Handle { shared: Arc::clone(self), seq, keeps: Mutex::default() })
+    }
+
+    /// Makes the encoding of a value available to workers; one of equal bytes that somebody still uses is used again.
+    pub(super) fn scatter(self: &Arc<Self>, bytes: Bytes) -> Result<Arc<Handle>, Error> {
+        let hash = name_of(&bytes);
+        let known = self.lock().large.get(&hash).and_then(Weak::upgrade);
+        // One that failed is no help to whoever tries again.
+        if let Some(handle) = known.filter(|handle| !matches!(self.with(|book| book.look(handle.seq, 0)), Known::Failed(_))) {
+            return Ok(handle);
+        }
+        let inline = self.in_process || bytes.len() <= INLINE_BYTES;
+        let len = bytes.len() as u64;
+        let cost = if inline { len } else { 0 };
+        let handle = {
+            self.wait_for_credit(cost);
+            let order = lock(&self.order);
+            let mut state = self.lock();
+            let seq = state.book.open(1);
+            match Run::single(bytes.clone()).filter(|_| inline) {
+                Some(values) => state.book.receive(ToClient::Done { seq, first: 0, values }, &mut Vec::new()),
+                None => state.book.keep_data(seq, bytes.clone(), hash),
+            }
+            drop(state);
+            self.send([FromClient::Data { seq, len, hash, bytes: inline.then_some(bytes) }]);
+            drop(order);
+            Arc::new(Handle { shared: Arc::clone(self), seq, keeps: Mutex::default() })
+        };
+        let mut state = self.lock();
+        if state.large.len() >= 1024 {
+            state.large.retain(|_, handle| handle.strong_count() > 0);
+        }
+        state.large.insert(hash, Arc::downgrade(&handle));
+        drop(state);
+        Ok(handle)
+    }
+
+    pub(super) fn send(&self, messages: impl IntoIterator<Item = FromClient>) {
+        if let Some(backend) = self.backend.get() {
+            backend.send(&mut messages.into_iter());
+        }
+    }
+
+    /// What is known of an item now; begins to fetch it if it is stored. If that is not the end of it, wakes `waker` when there is news.
+    pub(super) fn poll(&self, key: Key, waker: &Waker) -> Known {
+        let mut state = self.lock();
+        let known = state.look(key, self);
+        if matches!(known, Known::Pending | Known::Stored(_)) {
+            let wish = Wish::Entry(key.entry.seq);
+            if !state.wakers.iter().any(|(other, old)| *other == wish && old.will_wake(waker)) {
+                state.wakers.push((wish, waker.clone()));
+            }
+        }
+        known
+    }
+
+    /// Waits until an item's value is here, or is known never to be.
+    pub(super) fn wait(&self, key: Key) -> Result<Bytes, Error> {
+        let mut state = self.lock();
+        loop {
+            match state.look(key, self) {
+                Known::Value(bytes) => return Ok(bytes),
+                Known::Failed(error) => return Err(error),
+                Known::Pending | Known::Stored(_) => state = self.sleep(state, None),
+            }
+        }
+    }
+
+    /// Waits until `done` says something of the bookkeeping, the client is over, or the time is up.
+    pub(super) fn wait_until<T>(
+        &self,
+        timeout: Option<Duration>,
+        mut done: impl FnMut(&mut Bookkeeping) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        let mut state = self.lock();
+        loop {
+            if let Some(result) = done(&mut state.book) {
+                return Ok(Some(result));
+            }
+            if let Some(error) = &state.over {
+                return Err(error.clone());
+            }
+            state = self.sleep(state, timeout);
+            if timeout.is_some() {
+                return Ok(done(&mut state.book));
+            }
+        }
+    }
+
+    /// Looks at the bookkeeping, or changes it.
+    pub(super) fn with<T>(&self, change: impl FnOnce(&mut Bookkeeping) -> T) -> T {
+        change(&mut self.lock().book)
+    }
+
+    /// Asks the scheduler how many of these items are in each state.
+    pub(super) fn count(&self, spans: Vec<Span>) -> Result<StateCounts, Error> {
+        let query = {
+            let mut state = self.lock();
+            state.next_query += 1;
+            state.next_query
+        };
+        self.send([FromClient::Count { query, spans }]);
+        let counts = self.wait_until(None, |book| book.take_counts(query))?;
+        Ok(counts.unwrap_or_default())
+    }
+
+    /// Sends more items of an open map; waits for credit.
+    pub(super) fn extend(&self, handle: &Handle, args: Args) {
+        self.wait_for_credit(args.run.bytes().len() as u64);
+        self.with(|book| book.extend(handle.seq, args.count().into()));
+        self.send([FromClient::Items { seq: handle.seq, args }]);
+    }
+
+    fn wait_for_credit(&self, cost: u64) {
+        let mut state = self.lock();
+        while state.over.is_none() && !state.book.take_credit(cost) {
+            state = self.sleep(state, None);
+        }
+    }
+
+    fn sleep<'a>(&self, mut state: MutexGuard<'a, State>, timeout: Option<Duration>) -> MutexGuard<'a, State> {
+        state.waiting += 1;
+        let mut state = match timeout {
+            Some(timeout) => self.changed.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0,
+            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+        };
+        state.waiting -= 1;
+        state
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    fn receive(&self, messages: &mut Vec<ToClient>, address: &str) {
+        let mut touched = Vec::new();
+        let mut wakers = Vec::new();
+        let mut state = self.lock();
+        for message in messages.drain(..) {
+            state.book.receive(message, &mut touched);
+        }
+        state.wakers.retain(|(wish, waker)| {
+            let due = touched.iter().any(|what| match what {
+                Touched::Entry(seq) => *wish == Wish::Entry(*seq),
+                Touched::Credit => *wish == Wish::Credit,
+                _ => false,
+            });
+            if due {
+                wakers.push(waker.clone());
+            }
+            !due
+        });
+        let waiting = state.waiting > 0;
+        drop(state);
+        if waiting {
+            self.changed.notify_all();
+        }
+        wakers.into_iter().for_each(Waker::wake);
+        for what in touched {
+            match what {
+                Touched::Upload { key, bytes, hash, place } => {
+                    if let Some(backend) = self.backend.get() {
+                        backend.upload(key, bytes, hash, place);
+                    }
+                }
+                // Those who wait for it are better off with an error.
+                Touched::Gone(span) => self.send([FromClient::Cancel { span }]),
+                Touched::Refused(reason) => self.end(Error::Disconnected { address: address.to_owned(), reason }),
+                Touched::Entry(_) | Touched::Credit | Touched::Counts => {}
+            }
+        }
+    }
+
+    fn fetched(&self, key: Key, bytes: Option<Bytes>) {
+        let is_unreachable = bytes.is_none();
+        let mut state = self.lock();
+        state.book.fetched(key, bytes);
+        let mut wakers = Vec::new();
+        state.wakers.retain(|(wish, waker)| {
+            let due = *wish == Wish::Entry(key.entry.seq);
+            if due {
+                wakers.push(waker.clone());
+            }
+            !due
+        });
+        drop(state);
+        if is_unreachable {
+            // Only now, so that the answer finds the item pending.
+            self.send([FromClient::Unreachable { seq: key.entry.seq, index: key.index }]);
+        }
+        self.changed.notify_all();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl State {
+    fn look(&mut self, key: Key, shared: &Shared) -> Known {
+        let known = self.book.look(key.entry.seq, key.index);
+        match (&known, &self.over) {
+            (Known::Pending, Some(error)) => Known::Failed(error.clone()),
+            (Known::Stored(_), _) => {
+                if let Some(remote) = self.book.begin_fetch(key.entry.seq, key.index)
+                    && let Some(backend) = shared.backend.get()
+                {
+                    backend.fetch(key, remote.len, remote.hash, remote.places);
+                }
+                known
+            }
+            _ => known,
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        if let Some(backend) = self.backend.get() {
+            backend.close();
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl Handle {
+    pub(super) fn key(&self, index: u64) -> Key {
+        self.entry().key(index)
+    }
+
+    pub(super) fn entry(&self) -> EntryId {
+        self.shared.with(|book| book.id(self.seq))
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(super) fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    pub(super) fn belongs_to(&self, shared: &Arc<Shared>) -> bool {
+        Arc::ptr_eq(&self.shared, shared)
+    }
+
+    /// Asks for these items to be cancelled, if the scheduler knows them.
+    pub(super) fn cancel(&self, span: Span) {
+        if self.shared.with(|book| book.is_sent(self.seq)) {
+            self.shared.send([FromClient::Cancel { span }]);
+        }
+    }
+
+    /// Keeps scattered values as long as this entry.
+    pub(super) fn keep(&self, keeps: &mut Vec<Arc<Handle>>) {
+        if !keeps.is_empty() {
+            lock(&self.keeps).append(keeps);
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let span = self.shared.with(|book| book.forget(self.seq).map(|count| book.span(self.seq, 0..count)));
+        if let Some(span) = span {
+            self.shared.send([FromClient::Release { span }]);
+        }
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("seq", &self.seq).finish_non_exhaustive()
+    }
+}
+
+/// Delivers to a client as long as there is one.
+struct Mailbox {
+    shared: Weak<Shared>,
+    /// The scheduler's, for errors.
+    address: String,
+}
+
+impl Inbox for Mailbox {
+    fn receive(&self, messages: &mut Vec<ToClient>) {
+        match self.shared.upgrade() {
+            Some(shared) => shared.receive(messages, &self.address),
+            None => messages.clear(),
+        }
+    }
+
+    fn fetched(&self, key: Key, bytes: Option<Bytes>) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.fetched(key, bytes);
+        }
+    }
+
+    fn disconnected(&self, reason: &str) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.end(Error::Disconnected { address: self.address.clone(), reason: reason.to_owned() });
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(not(target_family = "wasm"))]
+fn name_of(bytes: &[u8]) -> Hash {
+    Hash::of(bytes)
+}
+
+/// In a guest no client ever gets as far as to send something.
+#[cfg(target_family = "wasm")]
+fn name_of(_: &[u8]) -> Hash {
+    Hash([0; 32])
+}

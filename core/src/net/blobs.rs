@@ -1,0 +1,279 @@
+//! Blob streams, both ends: requests, replies, bytes with length and hash checked. Must not know: where bytes are kept.
+
+use std::{future::Future, time::Duration};
+
+use bytes::Bytes;
+use quinn::{Connection, ReadError, RecvStream};
+use thiserror::Error;
+use tokio::time::timeout;
+
+use super::control::{ControlError, ResetOnDrop, read_message, write_message};
+use crate::{
+    ids::Hash,
+    wire::blob::{BlobReply, BlobRequest},
+};
+
+/// Largest value, and what a receiver without a smaller limit takes.
+pub(crate) const MAX_VALUE_BYTES: u64 = u32::MAX as u64;
+/// Largest module.
+pub(crate) const MAX_MODULE_BYTES: u64 = 256 << 20;
+/// A stream that does not get on for so long is given up.
+pub(crate) const STALL: Duration = Duration::from_secs(10);
+/// A request whose answer may have to wait for something.
+const ANSWER: Duration = Duration::from_secs(60);
+/// Requests and replies are small.
+const FRAME_LIMIT: usize = 4096;
+/// Room that is made before bytes arrive, at most.
+const AHEAD_BYTES: usize = 64 << 20;
+/// Hashed and sent in pieces of this size.
+const PIECE_BYTES: usize = 256 << 10;
+/// Up to here a blob goes before larger ones.
+const SMALL_BYTES: u64 = 1 << 20;
+
+/// Why a blob could not be had or given.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum BlobError {
+    /// The peer does not have it.
+    #[error("it is not there")]
+    NotFound,
+    /// The peer does not give or take it.
+    #[error("refused: {reason}")]
+    Refused {
+        /// What it said.
+        reason: String,
+    },
+    /// Not the bytes that were announced or asked for.
+    #[error("the bytes that came have another hash than announced")]
+    Corrupt,
+    /// Other than the announced number of bytes.
+    #[error("{got} bytes came where {expected} were announced")]
+    Length {
+        /// Announced or asked for.
+        expected: u64,
+        /// Came, or would have.
+        got: u64,
+    },
+    /// More than is taken.
+    #[error("{len} bytes are more than the {limit} allowed")]
+    TooLarge {
+        /// Announced length.
+        len: u64,
+        /// What is allowed.
+        limit: u64,
+    },
+    /// Nothing moved for too long.
+    #[error("the transfer stalled")]
+    Stalled,
+    /// The peer said something that does not belong there.
+    #[error("the peer broke the protocol: {reason}")]
+    Protocol {
+        /// What it said.
+        reason: String,
+    },
+    /// The stream or connection broke.
+    #[error("the connection broke: {reason}")]
+    Lost {
+        /// What the transport said.
+        reason: String,
+    },
+}
+
+impl From<ControlError> for BlobError {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::Lost(reason) => Self::Lost { reason },
+            ControlError::Stalled => Self::Stalled,
+            ControlError::Truncated => Self::Lost { reason: error.to_string() },
+            ControlError::Frame(_) | ControlError::Invalid(_) => Self::Protocol { reason: error.to_string() },
+        }
+    }
+}
+
+/// What the bytes of an answer must be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expected {
+    /// `None` where only a limit is known.
+    pub(crate) len: Option<u64>,
+    pub(crate) limit: u64,
+    pub(crate) hash: Hash,
+}
+
+/// Asks for bytes and checks them. Dropping this future abandons the stream.
+pub(crate) async fn get(connection: &Connection, request: &BlobRequest, expected: Expected) -> Result<Bytes, BlobError> {
+    // The scheduler may have to wait for a module, or try several workers.
+    let direct = matches!(request, BlobRequest::Get { grant: Some(_), .. });
+    let mut answer = ask(connection, request, if direct { STALL } else { ANSWER }).await?;
+    let announced = expected.len.unwrap_or(answer.len);
+    if announced != answer.len {
+        return Err(BlobError::Length { expected: announced, got: answer.len });
+    }
+    if answer.len > expected.limit {
+        return Err(BlobError::TooLarge { len: answer.len, limit: expected.limit });
+    }
+    if answer.hash != expected.hash {
+        return Err(BlobError::Corrupt);
+    }
+    read_body(&mut answer.body, answer.len, answer.hash).await
+}
+
+/// An answer whose bytes are still to be read.
+pub(crate) struct Answer {
+    pub(crate) len: u64,
+    pub(crate) hash: Hash,
+    pub(crate) body: RecvStream,
+}
+
+/// Asks for bytes and reads the answer's head, which must come within `patience`.
+pub(crate) async fn ask(connection: &Connection, request: &BlobRequest, patience: Duration) -> Result<Answer, BlobError> {
+    let (mut send, mut body) = open(connection, request).await?;
+    send.finish();
+    match within(patience, read_message(&mut body, FRAME_LIMIT)).await?? {
+        BlobReply::Found { len, hash } => Ok(Answer { len, hash, body }),
+        BlobReply::NotFound => Err(BlobError::NotFound),
+        BlobReply::Refused { reason } => Err(BlobError::Refused { reason }),
+        BlobReply::Taken => Err(BlobError::Protocol { reason: "an answer to another question".to_owned() }),
+    }
+}
+
+/// Offers bytes and waits until they are taken. Dropping this future resets the stream.
+pub(crate) async fn put(connection: &Connection, request: &BlobRequest, bytes: Bytes) -> Result<(), BlobError> {
+    let (mut send, mut recv) = open(connection, request).await?;
+    set_priority(&send, bytes.len() as u64);
+    // A refusal stops the stream before all is written, so it is looked for whatever became of the writing.
+    let written = write_body(&mut send, bytes).await;
+    if written.is_ok() {
+        send.finish();
+    }
+    match within(ANSWER, read_message(&mut recv, FRAME_LIMIT)).await? {
+        Ok(BlobReply::Taken) => Ok(()),
+        Ok(BlobReply::Refused { reason }) => Err(BlobError::Refused { reason }),
+        Ok(_) => Err(BlobError::Protocol { reason: "an answer to another question".to_owned() }),
+        Err(error) => Err(written.err().unwrap_or_else(|| error.into())),
+    }
+}
+
+/// A request of the peer's.
+pub(crate) struct Incoming {
+    send: ResetOnDrop,
+    recv: RecvStream,
+}
+
+impl Incoming {
+    /// Waits for the peer to open a blob stream.
+    pub(crate) async fn accept(connection: &Connection) -> Result<Self, quinn::ConnectionError> {
+        let (send, recv) = connection.accept_bi().await?;
+        Ok(Self { send: ResetOnDrop::new(send), recv })
+    }
+
+    /// Reads what the peer wants.
+    pub(crate) async fn request(&mut self) -> Result<BlobRequest, BlobError> {
+        Ok(within(STALL, read_message(&mut self.recv, FRAME_LIMIT)).await??)
+    }
+
+    /// Answers with bytes.
+    pub(crate) async fn found(mut self, bytes: Bytes, hash: Hash) -> Result<(), BlobError> {
+        let len = bytes.len() as u64;
+        set_priority(&self.send, len);
+        write_message(self.send.get(), &BlobReply::Found { len, hash }).await?;
+        write_body(&mut self.send, bytes).await?;
+        self.send.finish();
+        Ok(())
+    }
+
+    /// Answers with bytes that are still coming in from somewhere else; whoever gets them checks them.
+    pub(crate) async fn relay(mut self, mut from: Answer) -> Result<(), BlobError> {
+        set_priority(&self.send, from.len);
+        write_message(self.send.get(), &BlobReply::Found { len: from.len, hash: from.hash }).await?;
+        let mut rest = from.len;
+        while rest > 0 {
+            let chunk =
+                read_some(&mut from.body, rest).await?.ok_or(BlobError::Length { expected: from.len, got: from.len - rest })?;
+            rest -= chunk.len() as u64;
+            write_some(&mut self.send, chunk).await?;
+        }
+        self.send.finish();
+        Ok(())
+    }
+
+    /// Answers without bytes.
+    pub(crate) async fn reply(mut self, reply: &BlobReply) -> Result<(), BlobError> {
+        // What the peer is still sending is not wanted any more. An error means that it has ended.
+        let _ = self.recv.stop(super::transport::Close::Refused.code());
+        write_message(self.send.get(), reply).await?;
+        self.send.finish();
+        Ok(())
+    }
+
+    /// Answers that it is not taken or given, and why.
+    pub(crate) async fn refuse(self, reason: impl ToString) -> Result<(), BlobError> {
+        self.reply(&BlobReply::Refused { reason: reason.to_string() }).await
+    }
+
+    /// The bytes of a `Put`, checked.
+    pub(crate) async fn body(&mut self, len: u64, limit: u64, hash: Hash) -> Result<Bytes, BlobError> {
+        if len > limit {
+            return Err(BlobError::TooLarge { len, limit });
+        }
+        read_body(&mut self.recv, len, hash).await
+    }
+}
+
+/// A new stream with the request on it.
+async fn open(connection: &Connection, request: &BlobRequest) -> Result<(ResetOnDrop, RecvStream), BlobError> {
+    let opened = within(ANSWER, connection.open_bi()).await?;
+    let (send, recv) = opened.map_err(|error| BlobError::Lost { reason: error.to_string() })?;
+    let mut send = ResetOnDrop::new(send);
+    write_message(send.get(), request).await?;
+    Ok((send, recv))
+}
+
+async fn read_body(stream: &mut RecvStream, len: u64, hash: Hash) -> Result<Bytes, BlobError> {
+    let size = usize::try_from(len).map_err(|_| BlobError::TooLarge { len, limit: usize::MAX as u64 })?;
+    let mut bytes = Vec::with_capacity(size.min(AHEAD_BYTES));
+    let mut hasher = blake3::Hasher::new();
+    let mut hashed = 0;
+    while bytes.len() < size {
+        let rest = (size - bytes.len()) as u64;
+        let chunk = read_some(stream, rest).await?.ok_or(BlobError::Length { expected: len, got: bytes.len() as u64 })?;
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() - hashed >= PIECE_BYTES {
+            hasher.update(&bytes[hashed..]);
+            hashed = bytes.len();
+        }
+    }
+    hasher.update(&bytes[hashed..]);
+    if *hasher.finalize().as_bytes() != hash.0 {
+        return Err(BlobError::Corrupt);
+    }
+    Ok(bytes.into())
+}
+
+/// The next bytes, at most `limit`; `None` at the stream's end.
+async fn read_some(stream: &mut RecvStream, limit: u64) -> Result<Option<Bytes>, BlobError> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    match within(STALL, stream.read_chunk(limit, true)).await? {
+        Ok(chunk) => Ok(chunk.map(|chunk| chunk.bytes)),
+        Err(error @ ReadError::Reset(_)) => Err(BlobError::Lost { reason: format!("the sender gave up ({error})") }),
+        Err(error) => Err(BlobError::Lost { reason: error.to_string() }),
+    }
+}
+
+async fn write_body(stream: &mut ResetOnDrop, mut bytes: Bytes) -> Result<(), BlobError> {
+    while !bytes.is_empty() {
+        write_some(stream, bytes.split_to(bytes.len().min(PIECE_BYTES))).await?;
+    }
+    Ok(())
+}
+
+async fn write_some(stream: &mut ResetOnDrop, bytes: Bytes) -> Result<(), BlobError> {
+    within(STALL, stream.get().write_chunk(bytes)).await?.map_err(|error| BlobError::Lost { reason: error.to_string() })
+}
+
+async fn within<F: Future>(limit: Duration, future: F) -> Result<F::Output, BlobError> {
+    timeout(limit, future).await.map_err(|_| BlobError::Stalled)
+}
+
+fn set_priority(stream: &ResetOnDrop, len: u64) {
+    stream.prioritise(i32::from(len <= SMALL_BYTES));
+}

@@ -1,0 +1,329 @@
+//! The worker's end of the network. Must not know: what a worker does with assignments, and where it keeps values.
+//!
+//! One endpoint dials the scheduler and serves other peers; a second one serves if the owner gives an address for it.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use quinn::{Connection, Endpoint};
+use thiserror::Error;
+use tokio::{task::JoinSet, time::timeout};
+
+use super::{
+    blobs::{self, BlobError, Expected, Incoming, MAX_MODULE_BYTES, MAX_VALUE_BYTES},
+    control::{Inlet, Outbox},
+    identity::Credentials,
+    join::{self, Address, greet, start_failed, wrong_welcome},
+    peers::Peers,
+    tls,
+    token::read_token,
+    transport::{self, Close},
+};
+use crate::{
+    ConnectError, abi,
+    ids::{Hash, Identity, Key, WorkerId},
+    wire::{
+        FrameError, FromWorker, Hello, PROTOCOL, Role, ToWorker, Welcome, WorkerHello,
+        blob::{BlobReply, BlobRequest, Place},
+    },
+};
+
+/// How long the scheduler may take to read the last messages, and sockets to say goodbye.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// A peer has to get through its handshake until then.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// Where to go, as whom, and what is offered.
+#[derive(Clone, Debug)]
+pub struct WorkerSettings {
+    /// The scheduler's `HOST:PORT`.
+    pub address: String,
+    /// A worker's join token.
+    pub token: String,
+    /// For people: host and process.
+    pub name: String,
+    /// Items that it runs at a time; at least 1.
+    pub slots: u32,
+    /// Bytes of memory that tasks may use together.
+    pub memory: u64,
+    /// Processor architecture.
+    pub arch: String,
+    /// Labels, sorted by name.
+    pub labels: Vec<(String, String)>,
+    /// Named resources, sorted by name.
+    pub resources: Vec<(String, u64)>,
+    /// Where to serve values to clients and other workers; `None` for the socket that also talks to the scheduler: on loopback if
+    /// the scheduler is there, on all interfaces otherwise.
+    pub listen: Option<SocketAddr>,
+}
+
+/// Where a worker keeps values. Called from the network's threads; must not block for long.
+pub trait BlobStore: Send + Sync + 'static {
+    /// A value and its hash, if it is here.
+    fn read(&self, key: Key) -> Option<(Bytes, Hash)>;
+
+    /// Takes a value, whose length and hash were checked.
+    ///
+    /// # Errors
+    /// With the reason why it is not taken, for the peer.
+    fn write(&self, key: Key, bytes: Bytes, hash: Hash) -> Result<(), String>;
+}
+
+/// The connection to the scheduler is gone.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("the connection to the scheduler was lost: {reason}")]
+pub struct LinkError {
+    /// What the transport or decoder said.
+    pub reason: String,
+}
+
+/// A worker's connection to its scheduler. Dropping it breaks the connection; [`WorkerLink::close`] ends it.
+pub struct WorkerLink {
+    /// The worker's number.
+    pub id: WorkerId,
+    /// How often a heartbeat is due.
+    pub heartbeat: Duration,
+    inlet: Inlet,
+    sender: WorkerSender,
+    blobs: WorkerBlobs,
+    served: Served,
+}
+
+/// Sends messages to the scheduler. Clones share the connection.
+#[derive(Clone)]
+pub struct WorkerSender {
+    outbox: Outbox,
+    connection: Connection,
+}
+
+/// Fetches modules and values. Clones share the connections.
+#[derive(Clone)]
+pub struct WorkerBlobs {
+    peers: Arc<Peers>,
+}
+
+/// Joins a fleet and starts to serve the store to it.
+///
+/// # Errors
+/// Any of [`ConnectError`]'s network variants; [`ConnectError::Start`] when `listen` cannot be bound.
+pub async fn join(settings: &WorkerSettings, store: Arc<dyn BlobStore>) -> Result<WorkerLink, ConnectError> {
+    let token = read_token(&settings.token, Role::Worker)?;
+    let (endpoint, address, credentials) = join::join(&settings.address, &token).await?;
+    let grant_secret = tls::random().ok_or_else(|| start_failed("the system gives no random numbers"))?;
+    let server = serving_endpoint(settings.listen, &endpoint, &credentials, &address)?;
+    let hello = Hello {
+        protocol: PROTOCOL,
+        abi: abi::VERSION,
+        name: settings.name.clone(),
+        worker: Some(WorkerHello {
+            slots: settings.slots,
+            memory: settings.memory,
+            arch: settings.arch.clone(),
+            listen: server.local_addr().ok(),
+            grant_secret,
+            labels: settings.labels.clone(),
+            resources: settings.resources.clone(),
+        }),
+        module: None,
+    };
+    let greeted = greet(&endpoint, &address, &credentials, &hello).await?;
+    let Welcome::Worker { id, heartbeat_ms } = greeted.welcome else {
+        return Err(wrong_welcome(&address));
+    };
+    let peers = Peers::new(endpoint.clone(), &credentials, greeted.connection.clone()).map_err(start_failed)?;
+    let outbox = Outbox::new();
+    let sender = WorkerSender { outbox: outbox.clone(), connection: greeted.connection.clone() };
+    let mut tasks = JoinSet::new();
+    let (send, connection) = (greeted.send, greeted.connection.clone());
+    tasks.spawn(async move {
+        if let Err(error) = outbox.write_to(send).await {
+            Close::Stalled.close(&connection, &error.to_string());
+        }
+    });
+    tasks.spawn(serve_connection(greeted.connection.clone(), Arc::clone(&store), None));
+    tasks.spawn(serve_endpoint(server.clone(), store, grant_secret));
+    Ok(WorkerLink {
+        id,
+        heartbeat: Duration::from_millis(heartbeat_ms),
+        inlet: Inlet::new(greeted.recv),
+        sender,
+        blobs: WorkerBlobs { peers: Arc::new(peers) },
+        served: Served { endpoints: [endpoint, server], _tasks: tasks },
+    })
+}
+
+impl WorkerLink {
+    /// Waits for the scheduler's next messages; `None` once it has ended the stream. Dropping this future loses nothing.
+    ///
+    /// # Errors
+    /// When the connection broke or the scheduler broke the protocol.
+    pub async fn recv(&mut self) -> Result<Option<Vec<ToWorker>>, LinkError> {
+        let mut batch = Vec::new();
+        match self.inlet.read(&mut batch).await {
+            Ok(true) => Ok(Some(batch)),
+            Ok(false) => {
+                Close::Done.close(&self.sender.connection, "");
+                Ok(None)
+            }
+            Err(error) => {
+                let reason = self.sender.connection.close_reason().map_or_else(|| error.to_string(), |reason| reason.to_string());
+                if error.is_violation() {
+                    Close::Protocol.close(&self.sender.connection, &reason);
+                }
+                Err(LinkError { reason })
+            }
+        }
+    }
+
+    /// For sending.
+    #[must_use]
+    pub fn sender(&self) -> WorkerSender {
+        self.sender.clone()
+    }
+
+    /// For fetching.
+    #[must_use]
+    pub fn blobs(&self) -> WorkerBlobs {
+        self.blobs.clone()
+    }
+
+    /// Where this worker serves values.
+    #[must_use]
+    pub fn listen_address(&self) -> Option<SocketAddr> {
+        self.served.endpoints[1].local_addr().ok()
+    }
+
+    /// Ends the connection once the scheduler has read what was sent, and stops serving. Takes two seconds at most. Dropping this
+    /// future breaks the connection.
+    pub async fn close(self) {
+        self.sender.outbox.finish();
+        // The scheduler closes when it has read the stream to its end.
+        let _ = timeout(FAREWELL, self.sender.connection.closed()).await;
+        for endpoint in &self.served.endpoints {
+            endpoint.close(Close::Done.code(), b"the worker has left");
+            // A peer that is gone does not answer, which is no reason to wait.
+            let _ = timeout(FAREWELL / 4, endpoint.wait_idle()).await;
+        }
+    }
+}
+
+impl WorkerSender {
+    /// Sends messages, in order. They are on their way when the network gets to it; after the connection's end they go nowhere.
+    ///
+    /// # Errors
+    /// When a message is too long for a frame. The others are sent.
+    pub fn send(&self, messages: impl IntoIterator<Item = FromWorker>) -> Result<(), FrameError> {
+        let result = messages.into_iter().map(|message| self.outbox.push(&message)).fold(Ok(()), Result::and);
+        self.outbox.flush();
+        result
+    }
+}
+
+impl WorkerBlobs {
+    /// Fetches a module from the scheduler, which may have to wait for its client to upload it. The bytes have that hash.
+    ///
+    /// # Errors
+    /// When the scheduler does not have it or the transfer fails. Dropping the future gives the transfer up.
+    pub async fn get_module(&self, hash: Hash) -> Result<Bytes, BlobError> {
+        let expected = Expected { len: None, limit: MAX_MODULE_BYTES, hash };
+        blobs::get(self.peers.scheduler(), &BlobRequest::GetModule { hash }, expected).await
+    }
+
+    /// Fetches a value from the first of these workers that has it, or else through the scheduler. The bytes have that length and hash.
+    ///
+    /// # Errors
+    /// With what the scheduler said, or what became of its transfer. Dropping the future gives the transfer up.
+    pub async fn get(&self, key: Key, len: u64, hash: Hash, places: &[Place]) -> Result<Bytes, BlobError> {
+        self.peers.fetch(key, len, hash, places).await
+    }
+}
+
+/// What is to be closed with the link.
+struct Served {
+    endpoints: [Endpoint; 2],
+    _tasks: JoinSet<()>,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.endpoints.iter().for_each(|endpoint| endpoint.close(Close::Done.code(), b"the worker has left"));
+    }
+}
+
+/// The endpoint that others come to: the one that there is, unless its owner wants another.
+fn serving_endpoint(
+    listen: Option<SocketAddr>,
+    endpoint: &Endpoint,
+    credentials: &Credentials,
+    scheduler: &Address,
+) -> Result<Endpoint, ConnectError> {
+    let crypto = tls::worker_server(credentials).map_err(start_failed)?;
+    match listen {
+        Some(address) => transport::endpoint(address, Some(&crypto))
+            .map_err(|error| ConnectError::Start { what: format!("serving values at {address}"), reason: error.to_string() }),
+        None => {
+            let near = scheduler.socket.ip().is_loopback();
+            endpoint.set_server_config(Some(transport::server_config(&crypto, near)));
+            Ok(endpoint.clone())
+        }
+    }
+}
+
+async fn serve_endpoint(endpoint: Endpoint, store: Arc<dyn BlobStore>, secret: [u8; 32]) {
+    let mut connections = JoinSet::new();
+    while let Some(incoming) = endpoint.accept().await {
+        let store = Arc::clone(&store);
+        connections.spawn(async move {
+            let Ok(Ok(connection)) = timeout(HANDSHAKE, incoming).await else { return };
+            match tls::bearer(&connection) {
+                Some(bearer) => {
+                    transport::admit(&connection);
+                    serve_connection(connection, store, Some((secret, bearer.identity))).await;
+                }
+                None => Close::Refused.close(&connection, "the certificate names no peer"),
+            }
+        });
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+/// Serves a connection's blob streams: with grants to a peer of that identity, without to the scheduler.
+async fn serve_connection(connection: Connection, store: Arc<dyn BlobStore>, peer: Option<([u8; 32], Identity)>) {
+    let mut streams = JoinSet::new();
+    while let Ok(incoming) = Incoming::accept(&connection).await {
+        let store = Arc::clone(&store);
+        streams.spawn(async move {
+            if let Err(error) = serve(incoming, store.as_ref(), peer).await {
+                tracing::debug!(%error, "a blob stream ended early");
+            }
+        });
+        while streams.try_join_next().is_some() {}
+    }
+}
+
+async fn serve(mut incoming: Incoming, store: &dyn BlobStore, peer: Option<([u8; 32], Identity)>) -> Result<(), BlobError> {
+    let request = incoming.request().await?;
+    let allowed = |key, grant: Option<crate::wire::blob::Grant>| {
+        peer.is_none_or(|(secret, who)| grant.is_some_and(|grant| grant.allows(&secret, key, who)))
+    };
+    match request {
+        BlobRequest::Get { key, grant } | BlobRequest::Put { key, grant, .. } if !allowed(key, grant) => {
+            incoming.refuse("the grant does not fit").await
+        }
+        BlobRequest::Get { key, .. } => match store.read(key) {
+            Some((bytes, hash)) => incoming.found(bytes, hash).await,
+            None => incoming.reply(&BlobReply::NotFound).await,
+        },
+        BlobRequest::Put { key, len, hash, .. } => {
+            let taken = match incoming.body(len, MAX_VALUE_BYTES, hash).await {
+                Ok(bytes) => store.write(key, bytes, hash),
+                Err(error) => Err(error.to_string()),
+            };
+            match taken {
+                Ok(()) => incoming.reply(&BlobReply::Taken).await,
+                Err(reason) => incoming.refuse(reason).await,
+            }
+        }
+        BlobRequest::GetModule { .. } | BlobRequest::PutModule { .. } => incoming.refuse("workers have no modules to give").await,
+    }
+}

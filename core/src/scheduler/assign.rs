@@ -1,0 +1,152 @@
+//! Making a run: its message, and its place in the books. Must not know: why this worker.
+
+use std::ops::Range;
+
+use super::{
+    Scheduler,
+    entry::{Cause, Entry},
+    fleet::{Run, nanos},
+    items::State,
+    register::spans_of,
+};
+use crate::{
+    TaskError, TaskErrorKind,
+    codec::Span,
+    ids::{EntryId, Identity, RunId, WorkerId},
+    wire::{Assignment, INPUT_BYTES, Input, InputPlace, ToWorker},
+};
+
+/// After so many misses, inputs are fetched through the scheduler.
+const RELAY_AFTER: u32 = 1;
+
+impl Scheduler {
+    /// Gives consecutive items, whose arguments lie in one chunk, to a worker, or has them fail if what they read is too much to
+    /// send; false if any of these is gone.
+    pub(super) fn assign(&mut self, id: EntryId, range: Range<u64>, worker_id: WorkerId, suspect: bool, ahead: bool) -> bool {
+        let (Some(entry), Some(worker)) = (self.entries.get(&id), self.fleet.workers.get(&worker_id)) else { return false };
+        let (Some(spec), Some(chunk), Some(client)) = (entry.spec(), entry.chunk_of(range.start), self.clients.get(&id.client))
+        else {
+            return false;
+        };
+        let part = (range.start - chunk.first) as u32..(range.end - chunk.first) as u32;
+        let args = if part.len() as u64 == chunk.count { chunk.args.clone() } else { chunk.args.slice(part) };
+        let relay = entry.oddities.get(&range.start).is_some_and(|oddity| oddity.misses >= RELAY_AFTER);
+        let mut inputs = Vec::new();
+        for span in entry.inputs_of(range.clone()) {
+            self.add_inputs(&span, worker.who, relay, &mut inputs);
+        }
+        let input_bytes: usize = inputs.iter().map(inline_bytes).sum();
+        if input_bytes > INPUT_BYTES {
+            let message = format!(
+                "the values that it reads are {input_bytes} bytes in small pieces, of which {INPUT_BYTES} can come along; gather them \
+                 and pass the list as one value"
+            );
+            let error = TaskError::new(TaskErrorKind::Worker, entry.name(), id.key(range.start), message);
+            let segment = entry.items.segment(range.start, range.end);
+            self.end_badly(id, segment, &Cause::Failed(error.into()), false);
+            return true;
+        }
+        let run_id = RunId(self.next_run);
+        let run = Run {
+            worker: worker_id,
+            entry: id,
+            task: spec.task,
+            first: range.start,
+            count: (range.end - range.start) as u32,
+            done: 0,
+            started: false,
+            sent_ahead: ahead,
+            ahead,
+            suspect,
+            item_nanos: self.times.item_nanos(spec.task, nanos(self.config.batch_time)),
+        };
+        let assignment =
+            Assignment { run: run_id, spec: spec.clone(), module: client.module, entry: id, first: range.start, args, inputs };
+        self.next_run += 1;
+        self.tell_worker(worker_id, ToWorker::Assign(assignment));
+        self.shift(id, range.clone(), if ahead { State::Waiting } else { State::Queued }, State::Processing);
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.runs.insert(range.start, run_id);
+        }
+        if let Some(worker) = self.fleet.workers.get_mut(&worker_id) {
+            if worker.runs.is_empty() {
+                worker.progress = self.now;
+            }
+            worker.runs.insert(run_id);
+            worker.suspects += u32::from(suspect);
+            if ahead {
+                worker.ahead += 1;
+            } else {
+                worker.load_nanos = worker.load_nanos.saturating_add(run.nanos());
+            }
+        }
+        self.runs.insert(run_id, run);
+        self.rank(worker_id);
+        self.assigned.push_back((id, range));
+        true
+    }
+
+    /// Says where the values of a span are.
+    fn add_inputs(&self, span: &Span, who: Identity, relay: bool, inputs: &mut Vec<Input>) {
+        let Some(entry) = self.entries.get(&span.entry) else { return };
+        for segment in entry.items.segments(span.first..span.first + span.count) {
+            if segment.state == State::Inline {
+                inputs.extend(entry.values.runs(segment.range()).map(|(first, run)| Input {
+                    key: span.entry.key(first),
+                    count: u64::from(run.count()),
+                    place: InputPlace::Inline(run),
+                }));
+                continue;
+            }
+            for key in segment.range().map(|item| span.entry.key(item)) {
+                let place = match entry.stored.get(&key.index) {
+                    Some(replicas) => InputPlace::Blob {
+                        len: replicas.len,
+                        hash: replicas.hash,
+                        places: if relay { Vec::new() } else { self.places(replicas, key, who) },
+                    },
+                    None => InputPlace::Ahead,
+                };
+                inputs.push(Input { key, count: 1, place });
+            }
+        }
+    }
+}
+
+/// Bytes that an input adds to its message.
+fn inline_bytes(input: &Input) -> usize {
+    match &input.place {
+        InputPlace::Inline(run) => run.bytes().len() + 5 * run.count() as usize,
+        InputPlace::Blob { places, .. } => 64 + 80 * places.len(),
+        InputPlace::Ahead => 32,
+    }
+}
+
+impl Entry {
+    /// The spans of keys that items read, each key once. The items' arguments lie in one chunk.
+    pub(super) fn inputs_of(&self, range: Range<u64>) -> Vec<Span> {
+        let Some(chunk) = self.chunk_of(range.start) else { return Vec::new() };
+        let mut spans = Vec::new();
+        for hole in &chunk.args.holes {
+            let hole_first = chunk.first + u64::from(hole.first);
+            let (start, end) = (range.start.max(hole_first), range.end.min(hole_first + u64::from(hole.count)));
+            if start < end {
+                spans.extend(spans_of(&hole.source, start - hole_first..end - hole_first));
+            }
+        }
+        if spans.len() < 2 {
+            return spans;
+        }
+        spans.sort_unstable_by_key(|span| (span.entry, span.first));
+        let mut joined: Vec<Span> = Vec::with_capacity(spans.len());
+        for span in spans {
+            match joined.last_mut() {
+                Some(last) if last.entry == span.entry && last.first + last.count >= span.first => {
+                    last.count = last.count.max(span.first + span.count - last.first);
+                }
+                _ => joined.push(span),
+            }
+        }
+        joined
+    }
+}

@@ -1,0 +1,248 @@
+//! Every invariant, asserted. Must not know: how they are kept.
+//!
+//! | state | arguments | value | run | misses |
+//! | --- | --- | --- | --- | --- |
+//! | waiting | kept | | | some |
+//! | queued | kept | | | none |
+//! | processing | kept | | one | some only if ahead, or if an input was lost meanwhile |
+//! | inline | gone | here | | |
+//! | stored | kept | on workers or in the shell | | |
+//! | dormant | kept | gone | | |
+//! | uploading | | on its way | | |
+//! | failed, cancelled | gone | an error, if failed | | |
+//! | released | gone | gone | | |
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Scheduler,
+    entry::{Entry, Kind, queue_key},
+    items::State,
+    lifecycle::Need,
+    register::spans_of,
+};
+use crate::{
+    codec::{Source, Span},
+    ids::EntryId,
+};
+
+impl Scheduler {
+    /// Asserts every invariant. Walks over everything: for tests, after each event.
+    ///
+    /// # Panics
+    /// When an invariant does not hold: a defect of the scheduler, whatever its peers did.
+    pub fn check(&self) {
+        assert!(
+            self.todo.is_empty()
+                && self.frees.is_empty()
+                && self.assigned.is_empty()
+                && self.waiting.is_empty()
+                && self.out.is_empty(),
+            "work is left over"
+        );
+        let ready: BTreeSet<_> =
+            self.entries.iter().filter(|(_, entry)| !entry.ready.is_empty()).map(|(&id, entry)| queue_key(id, entry)).collect();
+        assert_eq!(ready, self.ready, "the queue is out of step");
+        let mut held = BTreeMap::new();
+        for (&id, entry) in &self.entries {
+            *held.entry(id.client).or_insert(0) += self.check_entry(id, entry);
+        }
+        for (id, client) in &self.clients {
+            assert_eq!(client.held, held.remove(id).unwrap_or(0), "bytes held for client {id}");
+        }
+        assert!(held.is_empty(), "entries of clients that are gone");
+        self.check_edges();
+        self.check_runs();
+        self.check_workers();
+    }
+
+    /// Gives the bytes that the entry keeps for its client.
+    fn check_entry(&self, id: EntryId, entry: &Entry) -> u64 {
+        assert!(!entry.is_over(), "{id:?} is over and still here");
+        let len = entry.items.len();
+        let mut held = 0;
+        let (mut made, mut counts) = (0, [0_u64; 10]);
+        for segment in entry.items.segments(0..len) {
+            counts[segment.state as usize] += segment.count();
+            for item in segment.range() {
+                let key = id.key(item);
+                let state = segment.state;
+                assert_eq!(entry.ready.contains(item), state == State::Queued, "{key} {state:?}: in the queue?");
+                assert_eq!(entry.stored.contains_key(&item), state == State::Stored, "{key} {state:?}: stored?");
+                assert_eq!(entry.errors.contains_key(&item), state == State::Failed, "{key} {state:?}: error?");
+                assert_eq!(entry.values.get(item).is_some() && state == State::Inline, state == State::Inline, "{key}: value?");
+                made += u64::from(state == State::Inline);
+                assert_eq!(entry.run_of(item).is_some(), state == State::Processing, "{key} {state:?}: in a run?");
+                if state.is_active() {
+                    self.check_missing(id, entry, item, state);
+                }
+                if state.is_holding() && entry.spec().is_some() {
+                    assert!(entry.chunk_of(item).is_some_and(|chunk| chunk.args.count() > 0), "{key} {state:?}: arguments?");
+                }
+                if !segment.wanted && state != State::Released {
+                    let need = self.needs(id, item..item + 1)[0].1;
+                    let kept = matches!((state, need), (_, Need::Value) | (State::Dormant | State::Inline, Need::Lineage));
+                    let data = matches!(entry.kind, Kind::Data { .. }) && need == Need::Lineage;
+                    assert!(kept || data || (need == Need::Lineage && state.is_pending()), "{key} {state:?} is kept for nothing");
+                }
+                if state == State::Dormant {
+                    assert!(!segment.wanted, "{key} is wanted and dormant");
+                }
+            }
+        }
+        assert_eq!(entry.values.live(), made, "{id:?}: values");
+        for (state, count) in counts.into_iter().enumerate() {
+            assert_eq!(count, entry.items.state_number(state), "{id:?}: count of state {state}");
+        }
+        for chunk in &entry.args {
+            let segments = entry.items.segments(chunk.range());
+            let holding: u64 = segments.filter(|segment| segment.state.is_holding()).map(|segment| segment.count()).sum();
+            assert_eq!(holding, chunk.holding, "{id:?}: arguments from {}", chunk.first);
+            assert_eq!(chunk.args.count() == 0, holding == 0, "{id:?}: arguments kept for nothing");
+            held += chunk.bytes;
+        }
+        if let Kind::Data { len, .. } = entry.kind
+            && entry.items.count(State::Inline) > 0
+        {
+            held += len;
+        }
+        for item in entry.oddities.keys().copied().chain(entry.suspects.iter().flatten()) {
+            let state = entry.items.state(item);
+            assert!(
+                state.is_some_and(|state| state.is_active() || state == State::Stored),
+                "{:?} is odd and settled",
+                id.key(item)
+            );
+        }
+        held
+    }
+
+    fn check_missing(&self, id: EntryId, entry: &Entry, item: u64, state: State) {
+        let Some(chunk) = entry.chunk_of(item) else { panic!("{:?} has no arguments", id.key(item)) };
+        let at = item - chunk.first;
+        let mut missing = 0;
+        for hole in &chunk.args.holes {
+            let first = u64::from(hole.first);
+            if at < first || at >= first + u64::from(hole.count) {
+                continue;
+            }
+            for span in spans_of(&hole.source, at - first..at - first + 1) {
+                let made = |key: Span| {
+                    let entry = self.entries.get(&key.entry);
+                    entry.map_or(0, |entry| {
+                        let segments = entry.items.segments(key.first..key.first + key.count);
+                        segments.filter(|segment| segment.state.is_made()).map(|segment| segment.count()).sum::<u64>()
+                    })
+                };
+                missing += span.count - made(span);
+            }
+        }
+        let key = id.key(item);
+        assert_eq!(u64::from(entry.items.missing(item)), missing, "{key} {state:?}: missing values");
+        match state {
+            State::Queued => assert_eq!(missing, 0, "{key} is queued and misses values"),
+            State::Waiting => assert_ne!(missing, 0, "{key} waits for nothing"),
+            _ => {}
+        }
+    }
+
+    fn check_edges(&self) {
+        let mut named = BTreeSet::new();
+        for (&id, entry) in &self.entries {
+            for chunk in &entry.args {
+                for &(hole, edge_id) in &chunk.edges {
+                    assert!(named.insert(edge_id), "edge {edge_id} has two holes");
+                    let Some(edge) = self.edges.get(edge_id) else { panic!("edge {edge_id} of {id:?} does not exist") };
+                    let hole = &chunk.args.holes[hole as usize];
+                    let start = chunk.first + u64::from(hole.first);
+                    assert_eq!((edge.consumer, edge.consumers.clone()), (id, start..start + u64::from(hole.count)));
+                    assert_eq!(edge.each, matches!(hole.source, Source::Each { .. }));
+                    let count = |is: fn(State) -> bool| -> u64 {
+                        let segments = entry.items.segments(edge.consumers.clone());
+                        segments.filter(|segment| is(segment.state)).map(|segment| segment.count()).sum()
+                    };
+                    assert_eq!(u64::from(edge.holding), count(State::is_holding), "edge {edge_id}: holding");
+                    assert_eq!(u64::from(edge.active), count(State::is_active), "edge {edge_id}: active");
+                    if let Some(producer) = self.entries.get(&edge.producer) {
+                        let found = producer.edges.of(edge.producers.clone(), &self.edges).any(|(id, _)| id == edge_id);
+                        assert!(found, "edge {edge_id} is not found on {:?}", edge.producer);
+                    }
+                }
+            }
+        }
+        assert!(self.edges.iter().all(|(id, _)| named.contains(&id)), "edges without holes");
+    }
+
+    fn check_runs(&self) {
+        for (&id, run) in &self.runs {
+            assert!(run.done < run.count, "run {id} is over");
+            assert!(
+                self.fleet.workers.get(&run.worker).is_some_and(|worker| worker.runs.contains(&id)),
+                "run {id} is not its worker's"
+            );
+            if let Some(entry) = self.entries.get(&run.entry) {
+                assert_eq!(entry.runs.get(&(run.first + u64::from(run.done))), Some(&id), "run {id} is not its entry's");
+            }
+            if run.ahead
+                && let Some(entry) = self.entries.get(&run.entry)
+                && entry.items.state(run.first) == Some(State::Processing)
+            {
+                assert_ne!(entry.items.missing(run.first), 0, "run {id} is ahead of nothing");
+            }
+        }
+        for (id, entry) in &self.entries {
+            let mut end = 0;
+            for (&first, run_id) in &entry.runs {
+                let Some(run) = self.runs.get(run_id) else { panic!("{id:?} has run {run_id}, which does not exist") };
+                assert!(run.entry == *id && first >= end, "runs of {id:?} overlap at {first}");
+                end = run.first + u64::from(run.count);
+            }
+        }
+        assert!(self.recalled.iter().all(|id| self.runs.contains_key(id)), "recalled runs that are over");
+    }
+
+    fn check_workers(&self) {
+        let fleet = &self.fleet;
+        let mut slots = 0;
+        for (&id, worker) in &fleet.workers {
+            let runs: Vec<_> = worker.runs.iter().filter_map(|run| self.runs.get(run)).collect();
+            assert_eq!(runs.len(), worker.runs.len(), "worker {id} has runs that are over");
+            assert_eq!(worker.ahead, runs.iter().filter(|run| run.ahead).count() as u64, "worker {id}: ahead");
+            assert_eq!(worker.suspects as usize, runs.iter().filter(|run| run.suspect).count(), "worker {id}: suspects");
+            assert!(worker.suspects <= 1, "worker {id} runs two suspects");
+            let load: u64 = runs.iter().filter(|run| !run.ahead).map(|run| run.nanos()).sum();
+            assert_eq!(worker.load_nanos, load, "worker {id}: load");
+            for key in &worker.holds {
+                let replicas = self.entries.get(&key.entry).and_then(|entry| entry.stored.get(&key.index));
+                assert!(replicas.is_some_and(|replicas| replicas.workers.contains(&id)), "worker {id} holds {key} in vain");
+            }
+            slots += if worker.draining { 0 } else { worker.slots() };
+            assert_eq!(fleet.free.iter().filter(|(_, free)| *free == id).count(), usize::from(worker.has_room()));
+            assert_eq!(fleet.spare.contains(&id), !worker.draining && worker.active() < worker.slots(), "worker {id}: spare");
+            assert_eq!(
+                fleet.crowded.iter().any(|(_, crowded)| *crowded == id),
+                !worker.draining && worker.active() > worker.slots(),
+                "worker {id}: crowded"
+            );
+        }
+        assert_eq!(slots, fleet.slots, "slots");
+        let known = |id| fleet.workers.contains_key(id);
+        assert!(fleet.free.iter().map(|(_, id)| id).chain(fleet.crowded.iter().map(|(_, id)| id)).chain(&fleet.spare).all(known));
+        for (&id, entry) in &self.entries {
+            for (&item, replicas) in &entry.stored {
+                assert!(replicas.held || !replicas.workers.is_empty(), "{} is stored nowhere", id.key(item));
+                for worker in &replicas.workers {
+                    let holds = fleet.workers.get(worker).is_some_and(|worker| worker.holds.contains(&id.key(item)));
+                    assert!(holds, "worker {worker} does not hold {}", id.key(item));
+                }
+            }
+        }
+        if fleet
+            .workers
+            .values()
+            .any(|worker| worker.suspects == 0 && worker.has_room() && worker.wants_any(self.config.pipeline))
+        {
+            assert!(self.ready.is_empty(), "items are ready, a worker has room, and they are not brought together");
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! What clients say, and their credit. Must not know: workers.
+
+use std::time::Duration;
+
+use super::{
+    Action, Scheduler,
+    entry::{Cause, Entry, Kind, queue_key},
+    items::{Segment, State},
+    machine::Todo,
+    refusal::Refusal,
+};
+use crate::{
+    codec::{Run, Span},
+    ids::{ClientId, EntryId, Hash, Identity},
+    wire::{FromClient, StateCounts, ToClient},
+};
+
+/// Small credits wait so long for more.
+const CREDIT_DELAY: Duration = Duration::from_millis(10);
+/// A client is refused when it sends on although it overdrew its credit by more than so many bytes.
+const CREDIT_TOLERANCE: i64 = 8 << 20;
+
+/// A client that is here.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) who: Identity,
+    pub(super) module: Hash,
+    last_seq: Option<u64>,
+    /// Bytes of its arguments and data that are kept.
+    pub(super) held: u64,
+    /// Bytes that it may still send; below 0 after a message that was larger.
+    allowed: i64,
+    /// Bytes that it sent and did not get credit for.
+    owed: u64,
+}
+
+/// The clients' bytes are no longer kept: credit that was held back for them may be due.
+pub(super) fn give_back(client: Option<&mut Client>, bytes: u64, check: &mut Option<Duration>, now: Duration) {
+    if let Some(client) = client {
+        client.held -= bytes;
+        if client.owed > 0 {
+            check.get_or_insert(now + CREDIT_DELAY);
+        }
+    }
+}
+
+impl Scheduler {
+    pub(super) fn client_joined(&mut self, id: ClientId, who: Identity, module: Hash) {
+        let allowed = i64::try_from(self.config.credit).unwrap_or(i64::MAX);
+        self.clients.entry(id).or_insert(Client { who, module, last_seq: None, held: 0, allowed, owed: 0 });
+    }
+
+    /// Forgets a client and all that is its own. Nobody else's entries can name its keys.
+    pub(super) fn client_left(&mut self, id: ClientId) {
+        if self.clients.remove(&id).is_none() {
+            return;
+        }
+        let all = EntryId { client: id, seq: 0 }..=EntryId { client: id, seq: u64::MAX };
+        let ids: Vec<_> = self.entries.range(all).map(|(&id, _)| id).collect();
+        for &id in &ids {
+            self.stop_runs(id, 0..u64::MAX);
+            let stored: Vec<u64> = self.entries.get(&id).map_or_else(Vec::new, |entry| entry.stored.keys().copied().collect());
+            stored.into_iter().for_each(|item| self.free_replicas(id, item));
+        }
+        for id in ids {
+            let Some(entry) = self.entries.remove(&id) else { continue };
+            self.ready.remove(&queue_key(id, &entry));
+            for (_, edge) in entry.args.iter().flat_map(|chunk| &chunk.edges) {
+                self.edges.remove(*edge);
+            }
+        }
+    }
+
+    pub(super) fn client_said(&mut self, id: ClientId, message: FromClient) {
+        if !self.clients.contains_key(&id) {
+            return;
+        }
+        if let Err(refusal) = self.obey(id, message) {
+            self.tell_client(id, ToClient::Refused { reason: refusal.to_string() });
+            self.out.push(Action::DisconnectClient(id));
+            self.client_left(id);
+        }
+    }
+
+    fn obey(&mut self, client: ClientId, message: FromClient) -> Result<(), Refusal> {
+        let entry_id = |seq| EntryId { client, seq };
+        match message {
+            FromClient::Call { seq, spec, args } => {
+                if args.count() != 1 {
+                    return Err(Refusal::CallItems { seq, count: args.count() });
+                }
+                self.check_args(entry_id(seq), &args)?;
+                self.add_entry(client, seq, Kind::Call(spec), false)?;
+                self.add_items(entry_id(seq), args)
+            }
+            FromClient::Map { seq, spec } => self.add_entry(client, seq, Kind::Map(spec), true),
+            FromClient::Items { seq, args } => {
+                self.check_args(entry_id(seq), &args)?;
+                match self.entries.get(&entry_id(seq)) {
+                    Some(entry) if entry.open => self.add_items(entry_id(seq), args),
+                    Some(entry) if !entry.is_abandoned => Err(Refusal::NotOpen { seq }),
+                    // Released while these were on their way: they were sent, so they are credited.
+                    _ => self.known(client, seq).and_then(|()| self.charge(client, args.run.bytes().len() as u64, false)),
+                }
+            }
+            FromClient::Close { seq } => {
+                match self.entries.get(&entry_id(seq)) {
+                    Some(entry) if entry.open => self.close_map(entry_id(seq)),
+                    Some(entry) if !entry.is_abandoned => return Err(Refusal::NotOpen { seq }),
+                    _ => self.known(client, seq)?,
+                }
+                Ok(())
+            }
+            FromClient::Data { seq, len, hash, bytes } => {
+                self.add_entry(client, seq, Kind::Data { len, hash }, false)?;
+                match bytes {
+                    Some(bytes) if bytes.len() as u64 != len => {
+                        Err(Refusal::DataLength { seq, announced: len, actual: bytes.len() as u64 })
+                    }
+                    Some(bytes) => {
+                        self.charge(client, len, true)?;
+                        let Some(entry) = self.entries.get_mut(&entry_id(seq)) else { return Ok(()) };
+                        entry.items.push(1, State::Inline);
+                        // Longer than a run can be: no message carries that.
+                        let run = Run::single(bytes).ok_or(Refusal::DataLength { seq, announced: len, actual: len })?;
+                        entry.values.insert(0, run);
+                        Ok(())
+                    }
+                    None => {
+                        if let Some(entry) = self.entries.get_mut(&entry_id(seq)) {
+                            entry.items.push(1, State::Uploading);
+                        }
+                        self.ask_for_upload(entry_id(seq), true);
+                        Ok(())
+                    }
+                }
+            }
+            FromClient::UploadFailed { seq } => {
+                if self.entries.get(&entry_id(seq)).is_some_and(|entry| entry.items.count(State::Uploading) > 0) {
+                    self.ask_for_upload(entry_id(seq), false);
+                }
+                Ok(())
+            }
+            FromClient::Release { span } => self.release(client, span),
+            FromClient::Cancel { span } => self.cancel(client, span),
+            FromClient::Unreachable { seq, index } => {
+                self.known(client, seq)?;
+                self.unreachable(entry_id(seq).key(index));
+                Ok(())
+            }
+            FromClient::Count { query, spans } => {
+                let mut counts = StateCounts::default();
+                for span in spans {
+                    self.own(client, &span)?;
+                    self.count(&span, &mut counts);
+                }
+                self.tell_client(client, ToClient::Counts { query, counts });
+                Ok(())
+            }
+            FromClient::Bye => {
+                self.client_left(client);
+                Ok(())
+            }
+        }
+    }
+
+    /// The number of a client's latest entry.
+    pub(super) fn newest_entry(&self, client: ClientId) -> Option<u64> {
+        self.clients.get(&client)?.last_seq
+    }
+
+    fn add_entry(&mut self, client: ClientId, seq: u64, kind: Kind, open: bool) -> Result<(), Refusal> {
+        if let Some(client) = self.clients.get_mut(&client) {
+            if client.last_seq.is_some_and(|last| seq <= last) {
+                return Err(Refusal::Sequence { seq });
+            }
+            client.last_seq = Some(seq);
+        }
+        let arrival = self.next_arrival;
+        self.next_arrival += 1;
+        self.entries.insert(EntryId { client, seq }, Box::new(Entry::new(kind, arrival, open)));
+        Ok(())
+    }
+
+    /// No more items will come: what waits for one that did not come fails.
+    fn close_map(&mut self, id: EntryId) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        entry.open = false;
+        let len = entry.items.len();
+        for (_, consumer, consumers, _) in self.hits(id, &(len..u64::MAX)) {
+            let Some(entry) = self.entries.get(&consumer) else { continue };
+            let active: Vec<_> = entry.items.segments(consumers).filter(|segment| segment.state.is_active()).collect();
+            let cause = self.no_such_item(id.key(len));
+            for segment in active {
+                self.end_badly(consumer, segment, &cause, true);
+            }
+        }
+        self.todo.push_back(Todo::Free(id, 0..0));
+    }
+
+    /// Whether a client made this entry at some time.
+    pub(super) fn known(&self, client: ClientId, seq: u64) -> Result<(), Refusal> {
+        match self.clients.get(&client).and_then(|client| client.last_seq) {
+            Some(last) if seq <= last => Ok(()),
+            _ => Err(Refusal::UnknownEntry { seq }),
+        }
+    }
+
+    fn own(&self, client: ClientId, span: &Span) -> Result<(), Refusal> {
+        if span.entry.client != client || span.first.checked_add(span.count).is_none() {
+            return Err(Refusal::ForeignSpan { client: span.entry.client.0 });
+        }
+        self.known(client, span.entry.seq)
+    }
+
+    fn release(&mut self, client: ClientId, span: Span) -> Result<(), Refusal> {
+        self.own(client, &span)?;
+        let Some(entry) = self.entries.get_mut(&span.entry) else { return Ok(()) };
+        let (end, len) = (span.first + span.count, entry.items.len());
+        entry.items.unwant(span.first..end);
+        if entry.open && end > len && entry.items.segments(0..len).all(|segment| !segment.wanted) {
+            entry.is_abandoned = true;
+            self.close_map(span.entry);
+        }
+        self.todo.push_back(Todo::Free(span.entry, span.first..end));
+        Ok(())
+    }
+
+    fn cancel(&mut self, client: ClientId, span: Span) -> Result<(), Refusal> {
+        self.own(client, &span)?;
+        let Some(entry) = self.entries.get(&span.entry) else { return Ok(()) };
+        let pending: Vec<Segment> =
+            entry.items.segments(span.first..span.first + span.count).filter(|segment| segment.state.is_pending()).collect();
+        for segment in pending {
+            self.end_badly(span.entry, segment, &Cause::Cancelled, true);
+        }
+        Ok(())
+    }
+
+    fn count(&self, span: &Span, counts: &mut StateCounts) {
+        let Some(entry) = self.entries.get(&span.entry) else {
+            counts.released = counts.released.saturating_add(span.count);
+            return;
+        };
+        super::status::add(counts, entry.items.state_counts(span.first..span.first + span.count));
+    }
+
+    /// Takes bytes that a client sent into account.
+    pub(super) fn charge(&mut self, id: ClientId, bytes: u64, keep: bool) -> Result<(), Refusal> {
+        let Some(client) = self.clients.get_mut(&id) else { return Ok(()) };
+        if client.allowed < -CREDIT_TOLERANCE {
+            return Err(Refusal::Credit { bytes: client.allowed.unsigned_abs() });
+        }
+        client.allowed = client.allowed.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
+        client.owed += bytes;
+        if keep {
+            client.held += bytes;
+        }
+        self.credit_check = self.credit_check.or(Some(self.now + CREDIT_DELAY));
+        Ok(())
+    }
+
+    /// Gives credit back: large amounts at once, small ones after a while, none while a client's arguments fill its share.
+    pub(super) fn give_credit(&mut self) {
+        let Some(check) = self.credit_check else { return };
+        let is_due = check <= self.now;
+        let mut rest = false;
+        for (&id, client) in &mut self.clients {
+            let bytes = client.owed.min(self.config.client_bytes.saturating_sub(client.held));
+            if bytes > 0 && (is_due || bytes > self.config.credit / 8) {
+                client.owed -= bytes;
+                client.allowed = client.allowed.saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX));
+                self.out.push(Action::ToClient(id, ToClient::Credit { bytes }));
+            }
+            // What is owed to a client that fills its share is looked at again when some of it is given back.
+            rest |= client.owed > 0 && client.held < self.config.client_bytes;
+        }
+        self.credit_check = rest.then(|| if is_due { self.now + CREDIT_DELAY } else { check });
+    }
+}

@@ -1,0 +1,185 @@
+//! Who needs whose value: an edge stands for a hole of consecutive items, and lies on the entry that the hole names. Must not
+//! know: what happens when a value comes.
+//!
+//! An edge costs the same whether it stands for one item or a million.
+
+use std::{collections::BTreeSet, ops::Range};
+
+use crate::ids::EntryId;
+
+/// Names an edge while it exists.
+pub(super) type EdgeId = u32;
+
+/// Edges of an entry are searched one by one up to this many.
+const FEW: usize = 8;
+
+/// Items `consumers` of one entry read items `producers` of another.
+#[derive(Debug)]
+pub(super) struct Edge {
+    pub(super) producer: EntryId,
+    pub(super) producers: Range<u64>,
+    pub(super) consumer: EntryId,
+    pub(super) consumers: Range<u64>,
+    /// Whether each consumer reads one producer, in order; otherwise each reads all.
+    pub(super) each: bool,
+    /// Consumers that keep their arguments.
+    pub(super) holding: u32,
+    /// Consumers that need the values now.
+    pub(super) active: u32,
+}
+
+impl Edge {
+    /// The consumers of those of `items` that the edge has, and how many of them each reads.
+    pub(super) fn consumers_of(&self, items: &Range<u64>) -> (Range<u64>, u32) {
+        let part = self.overlap(items);
+        if !self.each {
+            return (self.consumers.clone(), (part.end - part.start) as u32);
+        }
+        let first = self.consumers.start + (part.start - self.producers.start);
+        (first..first + (part.end - part.start), 1)
+    }
+
+    /// Those of `items` that are producers here.
+    pub(super) fn overlap(&self, items: &Range<u64>) -> Range<u64> {
+        let start = items.start.max(self.producers.start);
+        start..items.end.min(self.producers.end).max(start)
+    }
+}
+
+/// All edges.
+#[derive(Debug, Default)]
+pub(super) struct Edges {
+    slots: Vec<Option<Edge>>,
+    unused: Vec<EdgeId>,
+}
+
+impl Edges {
+    pub(super) fn insert(&mut self, edge: Edge) -> EdgeId {
+        if let Some(id) = self.unused.pop() {
+            self.slots[id as usize] = Some(edge);
+            return id;
+        }
+        self.slots.push(Some(edge));
+        (self.slots.len() - 1) as EdgeId
+    }
+
+    pub(super) fn get(&self, id: EdgeId) -> Option<&Edge> {
+        self.slots.get(id as usize).and_then(Option::as_ref)
+    }
+
+    pub(super) fn get_mut(&mut self, id: EdgeId) -> Option<&mut Edge> {
+        self.slots.get_mut(id as usize).and_then(Option::as_mut)
+    }
+
+    pub(super) fn remove(&mut self, id: EdgeId) -> Option<Edge> {
+        let edge = self.slots.get_mut(id as usize).and_then(Option::take)?;
+        self.unused.push(id);
+        if self.unused.len() == self.slots.len() {
+            // Nobody names an edge now: give the memory of a large graph back.
+            *self = Self::default();
+        }
+        Some(edge)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (EdgeId, &Edge)> {
+        self.slots.iter().enumerate().filter_map(|(id, edge)| edge.as_ref().map(|edge| (id as EdgeId, edge)))
+    }
+}
+
+/// The edges that lie on one entry, found by item.
+#[derive(Debug, Default)]
+pub(super) struct EdgeIndex {
+    few: Vec<EdgeId>,
+    /// By length: the ones of level `k` have at most `2^k` producers, so that those that reach an item begin close before it.
+    levels: Vec<(u32, BTreeSet<(u64, EdgeId)>)>,
+}
+
+impl EdgeIndex {
+    pub(super) fn is_empty(&self) -> bool {
+        self.few.is_empty() && self.levels.is_empty()
+    }
+
+    pub(super) fn insert(&mut self, id: EdgeId, edges: &Edges) {
+        if self.levels.is_empty() && self.few.len() < FEW {
+            self.few.push(id);
+            return;
+        }
+        for id in std::mem::take(&mut self.few).into_iter().chain([id]) {
+            let Some(edge) = edges.get(id) else { continue };
+            let level = level_of(edge);
+            let at = match self.levels.binary_search_by_key(&level, |(level, _)| *level) {
+                Ok(at) => at,
+                Err(at) => {
+                    self.levels.insert(at, (level, BTreeSet::new()));
+                    at
+                }
+            };
+            self.levels[at].1.insert((edge.producers.start, id));
+        }
+    }
+
+    /// Takes out an edge that still exists.
+    pub(super) fn remove(&mut self, id: EdgeId, edge: &Edge) {
+        self.few.retain(|&other| other != id);
+        if let Ok(at) = self.levels.binary_search_by_key(&level_of(edge), |(level, _)| *level) {
+            self.levels[at].1.remove(&(edge.producers.start, id));
+            if self.levels[at].1.is_empty() {
+                self.levels.remove(at);
+            }
+        }
+    }
+
+    /// The edges that have any of `items` as a producer, oldest first among few.
+    pub(super) fn of<'a>(&'a self, items: Range<u64>, edges: &'a Edges) -> impl Iterator<Item = (EdgeId, &'a Edge)> {
+        let (start, end) = (items.start, items.end);
+        let in_levels = self.levels.iter().flat_map(move |(level, set)| {
+            let reach = 1_u64.checked_shl(*level).map_or(0, |reach| start.saturating_sub(reach));
+            set.range((reach, 0)..(end, 0)).map(|&(_, id)| id)
+        });
+        self.few.iter().copied().chain(in_levels).filter_map(move |id| {
+            let edge = edges.get(id)?;
+            (edge.producers.start < end && edge.producers.end > start).then_some((id, edge))
+        })
+    }
+}
+
+fn level_of(edge: &Edge) -> u32 {
+    64 - (edge.producers.end - edge.producers.start).saturating_sub(1).leading_zeros()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::ClientId;
+
+    proptest::proptest! {
+        #[test]
+        fn every_overlap_is_found(
+            spans in proptest::collection::vec((0_u64..200, 1_u64..100), 1..60),
+            removed in proptest::collection::vec(0_usize..60, 0..40),
+            first in 0_u64..300, count in 1_u64..50,
+        ) {
+            let entry = EntryId { client: ClientId(1), seq: 1 };
+            let (mut edges, mut index) = (Edges::default(), EdgeIndex::default());
+            let mut ids: Vec<Option<EdgeId>> = spans.iter().map(|&(start, count)| {
+                let id = edges.insert(Edge {
+                    producer: entry, producers: start..start + count, consumer: entry, consumers: 0..1, each: false, holding: 1, active: 1,
+                });
+                index.insert(id, &edges);
+                Some(id)
+            }).collect();
+            for at in removed {
+                if let Some(id) = ids.get_mut(at).and_then(Option::take) {
+                    let edge = edges.remove(id).expect("there");
+                    index.remove(id, &edge);
+                }
+            }
+            let mut found: Vec<_> = index.of(first..first + count, &edges).map(|(id, _)| id).collect();
+            found.sort_unstable();
+            let mut expected: Vec<_> = spans.iter().zip(&ids)
+                .filter_map(|(&(start, n), id)| id.filter(|_| start < first + count && start + n > first)).collect();
+            expected.sort_unstable();
+            assert_eq!(found, expected);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! An entry: a call, a map or data, with everything the scheduler keeps of it. Must not know: other entries, workers' load.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+    sync::Arc,
+};
+
+use super::{
+    edges::{EdgeId, EdgeIndex},
+    items::{Items, State},
+    ranges::Ranges,
+    values::Values,
+};
+use crate::{
+    TaskError,
+    codec::Args,
+    ids::{EntryId, Hash, RunId, WorkerId},
+    wire::CallSpec,
+};
+
+/// What an entry is.
+#[derive(Debug)]
+pub(super) enum Kind {
+    Call(CallSpec),
+    Map(CallSpec),
+    Data { len: u64, hash: Hash },
+}
+
+/// A client's entry.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) kind: Kind,
+    /// Position in the order of arrival.
+    pub(super) arrival: u64,
+    /// Whether items may still come.
+    pub(super) open: bool,
+    /// Whether it was closed because all of it, to come or not, was released.
+    pub(super) is_abandoned: bool,
+    pub(super) items: Items,
+    pub(super) args: VecDeque<ArgChunk>,
+    pub(super) ready: Ranges,
+    /// Items that were running when their worker died: they run alone.
+    pub(super) suspects: Ranges,
+    /// Runs by their first unanswered item.
+    pub(super) runs: BTreeMap<u64, RunId>,
+    pub(super) values: Values,
+    pub(super) stored: BTreeMap<u64, Replicas>,
+    pub(super) errors: BTreeMap<u64, Arc<TaskError>>,
+    /// What is unusual about an item.
+    pub(super) oddities: BTreeMap<u64, Oddity>,
+    /// Who needs items of this entry.
+    pub(super) edges: EdgeIndex,
+}
+
+/// Arguments as they came in.
+#[derive(Debug)]
+pub(super) struct ArgChunk {
+    pub(super) first: u64,
+    pub(super) count: u64,
+    /// Emptied once nobody holds it.
+    pub(super) args: Args,
+    /// Bytes charged to the client.
+    pub(super) bytes: u64,
+    /// Items whose arguments are kept.
+    pub(super) holding: u64,
+    /// Edges of the holes, by the hole's position in `args`.
+    pub(super) edges: Vec<(u32, EdgeId)>,
+}
+
+impl ArgChunk {
+    pub(super) fn range(&self) -> Range<u64> {
+        self.first..self.first + self.count
+    }
+}
+
+/// Where a stored value is.
+#[derive(Debug)]
+pub(super) struct Replicas {
+    pub(super) len: u64,
+    pub(super) hash: Hash,
+    /// In the order in which they got it.
+    pub(super) workers: Vec<WorkerId>,
+    /// Whether the shell keeps it.
+    pub(super) held: bool,
+}
+
+/// An item's history, where it has one.
+#[derive(Debug, Default)]
+pub(super) struct Oddity {
+    /// Tries that failed.
+    pub(super) attempts: u32,
+    /// Workers that died while it ran alone on them.
+    pub(super) deaths: Vec<String>,
+    /// It was sent ahead of an input that did not appear: it is not sent ahead again.
+    pub(super) not_ahead: bool,
+    /// It was taken back from where its inputs are: the next worker is the least loaded one.
+    pub(super) not_local: bool,
+    /// How often inputs, or its value, could not be had from where they are said to be.
+    pub(super) misses: u32,
+}
+
+impl Entry {
+    pub(super) fn new(kind: Kind, arrival: u64, open: bool) -> Self {
+        Self {
+            kind,
+            arrival,
+            open,
+            is_abandoned: false,
+            items: Items::default(),
+            args: VecDeque::new(),
+            ready: Ranges::default(),
+            suspects: Ranges::default(),
+            runs: BTreeMap::new(),
+            values: Values::default(),
+            stored: BTreeMap::new(),
+            errors: BTreeMap::new(),
+            oddities: BTreeMap::new(),
+            edges: EdgeIndex::default(),
+        }
+    }
+
+    pub(super) fn spec(&self) -> Option<&CallSpec> {
+        match &self.kind {
+            Kind::Call(spec) | Kind::Map(spec) => Some(spec),
+            Kind::Data { .. } => None,
+        }
+    }
+
+    pub(super) fn is_call(&self) -> bool {
+        matches!(self.kind, Kind::Call(_))
+    }
+
+    /// The task's name, or what data is called in errors.
+    pub(super) fn name(&self) -> &str {
+        self.spec().map_or("scatter", |spec| &spec.name)
+    }
+
+    /// Whether nothing is left of it.
+    pub(super) fn is_over(&self) -> bool {
+        !self.open && self.items.are_released()
+    }
+
+    /// The chunk of arguments that has an item.
+    pub(super) fn chunk_of(&self, item: u64) -> Option<&ArgChunk> {
+        let at = self.args.partition_point(|chunk| chunk.first + chunk.count <= item);
+        self.args.get(at).filter(|chunk| chunk.first <= item)
+    }
+
+    /// The run that has an item, if it is processing, with the run's first unanswered item.
+    pub(super) fn run_of(&self, item: u64) -> Option<RunId> {
+        if self.items.state(item) != Some(State::Processing) {
+            return None;
+        }
+        self.runs.range(..=item).next_back().map(|(_, &run)| run)
+    }
+
+    /// How an item that failed or was cancelled ended.
+    pub(super) fn cause(&self, item: u64) -> Option<Cause> {
+        match self.items.state(item)? {
+            State::Failed => self.errors.get(&item).cloned().map(Cause::Failed),
+            State::Cancelled => Some(Cause::Cancelled),
+            _ => None,
+        }
+    }
+}
+
+/// Why an item ends without a value.
+#[derive(Clone, Debug)]
+pub(super) enum Cause {
+    Failed(Arc<TaskError>),
+    Cancelled,
+}
+
+/// Where an item of an entry belongs in the queue: higher priority first, then by arrival.
+pub(super) type QueueKey = (std::cmp::Reverse<i32>, u64, EntryId);
+
+pub(super) fn queue_key(id: EntryId, entry: &Entry) -> QueueKey {
+    (std::cmp::Reverse(entry.spec().map_or(0, |spec| spec.options.priority)), entry.arrival, id)
+}

@@ -1,0 +1,380 @@
+//! Items changing state, and what follows for the items that need them or that they needed. Must not know: messages' forms,
+//! workers' load.
+
+use std::ops::Range;
+
+use super::{
+    Action, Scheduler,
+    clients::give_back,
+    edges::EdgeId,
+    entry::{ArgChunk, Cause, Entry, Kind, queue_key},
+    items::{Segment, State},
+    machine::Todo,
+};
+use crate::{
+    codec::{Args, Span},
+    ids::EntryId,
+    wire::{ToClient, ToWorker},
+};
+
+/// What others need of an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Need {
+    Nothing,
+    /// Its arguments, so that it could be computed again.
+    Lineage,
+    /// Its value.
+    Value,
+}
+
+impl Scheduler {
+    /// Draws the consequences of what has happened, and theirs.
+    pub(super) fn settle(&mut self) {
+        while let Some(todo) = self.todo.pop_front() {
+            match todo {
+                Todo::Made(id, range) => self.announce_made(id, range),
+                Todo::Erred(id, range) => self.announce_erred(id, range),
+                Todo::Free(id, range) => self.release_unneeded(id, range),
+            }
+        }
+    }
+
+    /// Moves items that are all in state `from` to state `to`; every change of state goes through here. Keeps the queue, the
+    /// arguments and the edges of the items' holes in step.
+    pub(super) fn shift(&mut self, id: EntryId, range: Range<u64>, from: State, to: State) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        entry.items.set(range.clone(), from, to);
+        if from == State::Queued {
+            entry.ready.remove(range.clone());
+            if entry.ready.is_empty() {
+                self.ready.remove(&queue_key(id, entry));
+            }
+        }
+        if to == State::Queued {
+            if entry.ready.is_empty() {
+                self.ready.insert(queue_key(id, entry));
+            }
+            entry.ready.insert(range.clone());
+        }
+        if from.is_active() == to.is_active() && from.is_holding() == to.is_holding() {
+            return;
+        }
+        let mut gone = Vec::new();
+        let first_chunk = entry.args.partition_point(|chunk| chunk.first + chunk.count <= range.start);
+        for chunk in entry.args.range_mut(first_chunk..) {
+            if chunk.first >= range.end {
+                break;
+            }
+            let part = range.start.max(chunk.first)..range.end.min(chunk.first + chunk.count);
+            // Borrowed apart: the chunk belongs to the entry, the edges and the list of things to do do not.
+            shift_edges(chunk, &part, (from, to), &mut self.edges, &mut self.todo, &mut gone);
+            if from.is_holding() && !to.is_holding() {
+                chunk.holding -= part.end - part.start;
+                if chunk.holding == 0 {
+                    chunk.args = Args::default();
+                    let bytes = std::mem::take(&mut chunk.bytes);
+                    give_back(self.clients.get_mut(&id.client), bytes, &mut self.credit_check, self.now);
+                }
+            }
+        }
+        while entry.args.front().is_some_and(|chunk| chunk.holding == 0) {
+            entry.args.pop_front();
+        }
+        for edge_id in gone {
+            if let Some(edge) = self.edges.remove(edge_id)
+                && let Some(producer) = self.entries.get_mut(&edge.producer)
+            {
+                producer.edges.remove(edge_id, &edge);
+            }
+        }
+    }
+
+    /// Ends items that are alike and not settled: with an error or cancelled, told to the client if it wants to know. What runs of
+    /// them is stopped if `stop`.
+    pub(super) fn end_badly(&mut self, id: EntryId, segment: Segment, cause: &Cause, stop: bool) {
+        if stop && segment.state == State::Processing {
+            self.stop_runs(id, segment.range());
+        }
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        entry.forget_oddities(segment.range());
+        let to = match cause {
+            Cause::Failed(error) => {
+                entry.errors.extend(segment.range().map(|item| (item, error.clone())));
+                State::Failed
+            }
+            Cause::Cancelled => State::Cancelled,
+        };
+        self.shift(id, segment.range(), segment.state, to);
+        self.todo.push_back(Todo::Erred(id, segment.range()));
+        if !segment.wanted {
+            self.todo.push_back(Todo::Free(id, segment.range()));
+            return;
+        }
+        match cause {
+            Cause::Failed(error) => {
+                for index in segment.range() {
+                    self.tell_client(id.client, ToClient::Failed { seq: id.seq, index, error: (**error).clone() });
+                }
+            }
+            Cause::Cancelled => {
+                let span = Span { entry: id, first: segment.first, count: segment.count() };
+                match self.out.last_mut() {
+                    Some(Action::ToClient(client, ToClient::Cancelled { span: last }))
+                        if *client == id.client && last.entry == id && last.first + last.count == span.first =>
+                    {
+                        last.count += span.count;
+                    }
+                    _ => self.tell_client(id.client, ToClient::Cancelled { span }),
+                }
+            }
+        }
+    }
+
+    /// Tells workers to stop what they have of these items.
+    pub(super) fn stop_runs(&mut self, id: EntryId, range: Range<u64>) {
+        let Some(entry) = self.entries.get(&id) else { return };
+        let before = entry.runs.range(..=range.start).next_back();
+        let after = entry.runs.range(range.start + 1..range.end.max(range.start + 1));
+        let stops: Vec<_> = before
+            .into_iter()
+            .chain(after)
+            .filter_map(|(&first, &run_id)| {
+                let run = self.runs.get(&run_id)?;
+                let (start, end) = (range.start.max(first), range.end.min(run.first + u64::from(run.count)));
+                (start < end).then(|| {
+                    let cancel = ToWorker::Cancel { run: run_id, first: (start - run.first) as u32, count: (end - start) as u32 };
+                    (run.worker, cancel)
+                })
+            })
+            .collect();
+        for (worker, cancel) in stops {
+            self.tell_worker(worker, cancel);
+        }
+    }
+
+    /// Puts items that were in a run back to where they came from.
+    pub(super) fn requeue(&mut self, id: EntryId, range: Range<u64>) {
+        let Some(entry) = self.entries.get(&id) else { return };
+        let parts: Vec<_> = entry
+            .items
+            .segments(range)
+            .filter(|segment| segment.state == State::Processing)
+            .flat_map(|segment| entry.split_by_missing(segment.range()))
+            .collect();
+        for (part, is_ready) in parts {
+            self.shift(id, part.clone(), State::Processing, if is_ready { State::Queued } else { State::Waiting });
+            self.recall_dependents(id, part);
+        }
+    }
+
+    fn announce_made(&mut self, id: EntryId, range: Range<u64>) {
+        for (_, consumer, consumers, times) in self.hits(id, &range) {
+            self.arrive(consumer, consumers, times);
+        }
+    }
+
+    /// Consumers miss `times` values less each.
+    fn arrive(&mut self, id: EntryId, range: Range<u64>, times: u32) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let active: Vec<_> = entry.items.segments(range).filter(|segment| segment.state.is_active()).collect();
+        let (mut ready, mut caught_up) = (Vec::<Range<u64>>::new(), Vec::new());
+        for segment in active {
+            for item in segment.range() {
+                let missing = entry.items.missing(item);
+                debug_assert!(missing >= times, "an item misses what it has");
+                entry.items.set_missing(item, missing.saturating_sub(times));
+                if missing > times {
+                    continue;
+                }
+                match ready.last_mut() {
+                    _ if segment.state == State::Processing => caught_up.push(item),
+                    Some(last) if last.end == item => last.end += 1,
+                    _ => ready.push(item..item + 1),
+                }
+            }
+        }
+        for part in ready {
+            self.shift(id, part, State::Waiting, State::Queued);
+        }
+        for item in caught_up {
+            self.ahead_caught_up(id, item);
+        }
+    }
+
+    fn announce_erred(&mut self, id: EntryId, range: Range<u64>) {
+        if self.entries.get(&id).is_none_or(|entry| entry.edges.is_empty()) {
+            return;
+        }
+        for item in range {
+            let Some(cause) = self.entries.get(&id).and_then(|entry| entry.cause(item)) else { continue };
+            for (_, consumer, consumers, _) in self.hits(id, &(item..item + 1)) {
+                let Some(entry) = self.entries.get(&consumer) else { continue };
+                let active: Vec<_> = entry.items.segments(consumers).filter(|segment| segment.state.is_active()).collect();
+                for segment in active {
+                    self.end_badly(consumer, segment, &cause, true);
+                }
+            }
+        }
+    }
+
+    /// Edges that read any of these items, with the consumers, and how many of the items each of them reads.
+    pub(super) fn hits(&self, id: EntryId, range: &Range<u64>) -> Vec<(EdgeId, EntryId, Range<u64>, u32)> {
+        let Some(entry) = self.entries.get(&id).filter(|entry| !entry.edges.is_empty()) else { return Vec::new() };
+        let found = entry.edges.of(range.clone(), &self.edges);
+        found
+            .map(|(edge_id, edge)| {
+                let (consumers, times) = edge.consumers_of(range);
+                (edge_id, edge.consumer, consumers, times)
+            })
+            .collect()
+    }
+
+    /// Releases those of the items that neither the client nor a dependent needs, and the entry when nothing is left of it.
+    fn release_unneeded(&mut self, id: EntryId, range: Range<u64>) {
+        let mut at = range.start;
+        while let Some(entry) = self.entries.get(&id)
+            && at < range.end.min(entry.items.len())
+        {
+            let segment = entry.items.segment(at, range.end);
+            at = segment.end;
+            if !segment.wanted && segment.state != State::Released {
+                for (part, need) in self.needs(id, segment.range()) {
+                    self.release_part(id, part, segment.state, need);
+                }
+            }
+        }
+        if self.entries.get(&id).is_some_and(|entry| entry.is_over()) {
+            self.entries.remove(&id);
+        }
+    }
+
+    fn release_part(&mut self, id: EntryId, part: Range<u64>, state: State, need: Need) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let is_data = matches!(entry.kind, Kind::Data { .. });
+        let to = match (state, need) {
+            (_, Need::Value) => return,
+            (State::Stored, Need::Lineage) if !is_data => State::Dormant,
+            (State::Failed | State::Cancelled, Need::Lineage) => State::Released,
+            (_, Need::Lineage) => return,
+            (_, Need::Nothing) => State::Released,
+        };
+        match state {
+            State::Inline => {
+                entry.values.remove(part.clone());
+                if let Kind::Data { len, .. } = entry.kind {
+                    give_back(self.clients.get_mut(&id.client), len, &mut self.credit_check, self.now);
+                }
+            }
+            State::Failed => part.clone().for_each(|item| {
+                entry.errors.remove(&item);
+            }),
+            State::Processing => self.stop_runs(id, part.clone()),
+            State::Stored => part.clone().for_each(|item| self.free_replicas(id, item)),
+            _ => {}
+        }
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.forget_oddities(part.clone());
+        }
+        self.shift(id, part, state, to);
+    }
+
+    /// What dependents need of these items, in pieces.
+    pub(super) fn needs(&self, id: EntryId, range: Range<u64>) -> Vec<(Range<u64>, Need)> {
+        let Some(entry) = self.entries.get(&id) else { return Vec::new() };
+        if entry.edges.is_empty() {
+            return vec![(range, Need::Nothing)];
+        }
+        let mut needs = vec![Need::Nothing; (range.end - range.start) as usize];
+        let mut raise = |items: Range<u64>, need: Need| {
+            let part = (items.start - range.start) as usize..(items.end - range.start) as usize;
+            needs[part].iter_mut().for_each(|old| *old = need.max(*old));
+        };
+        for (_, edge) in entry.edges.of(range.clone(), &self.edges) {
+            let part = edge.overlap(&range);
+            if !edge.each {
+                raise(part, if edge.active > 0 { Need::Value } else { Need::Lineage });
+                continue;
+            }
+            let Some(consumer) = self.entries.get(&edge.consumer) else { continue };
+            let (consumers, _) = edge.consumers_of(&range);
+            let back = |item: u64| item - edge.consumers.start + edge.producers.start;
+            for segment in consumer.items.segments(consumers) {
+                if segment.state.is_holding() {
+                    let need = if segment.state.is_active() { Need::Value } else { Need::Lineage };
+                    raise(back(segment.first)..back(segment.end), need);
+                }
+            }
+        }
+        let mut at = range.start;
+        let pieces = needs.chunk_by(|a, b| a == b).map(|piece| {
+            let first = at;
+            at += piece.len() as u64;
+            (first..at, piece[0])
+        });
+        pieces.collect()
+    }
+}
+
+/// Counts the consumers that stop or begin to need their inputs on the edges of their holes.
+fn shift_edges(
+    chunk: &mut ArgChunk,
+    part: &Range<u64>,
+    (from, to): (State, State),
+    edges: &mut super::edges::Edges,
+    todo: &mut std::collections::VecDeque<Todo>,
+    gone: &mut Vec<EdgeId>,
+) {
+    let ArgChunk { first, args, edges: of_chunk, .. } = chunk;
+    of_chunk.retain(|&(hole, edge_id)| {
+        let (Some(hole), Some(edge)) = (args.holes.get(hole as usize), edges.get_mut(edge_id)) else { return false };
+        let hole_first = *first + u64::from(hole.first);
+        let (start, end) = (part.start.max(hole_first), part.end.min(hole_first + u64::from(hole.count)));
+        if start >= end {
+            return true;
+        }
+        let count = (end - start) as u32;
+        match (from.is_active(), to.is_active()) {
+            (true, false) => edge.active -= count,
+            (false, true) => edge.active += count,
+            _ => {}
+        }
+        if from.is_holding() && !to.is_holding() {
+            edge.holding -= count;
+        }
+        if edge.each {
+            let back = |item: u64| item - edge.consumers.start + edge.producers.start;
+            todo.push_back(Todo::Free(edge.producer, back(start)..back(end)));
+        } else if edge.active == 0 {
+            todo.push_back(Todo::Free(edge.producer, edge.producers.clone()));
+        }
+        if edge.holding == 0 {
+            gone.push(edge_id);
+        }
+        edge.holding > 0
+    });
+}
+
+impl Entry {
+    /// Forgets what was unusual about items that are settled.
+    pub(super) fn forget_oddities(&mut self, range: Range<u64>) {
+        while let Some((&item, _)) = self.oddities.range(range.clone()).next() {
+            self.oddities.remove(&item);
+        }
+        if !self.suspects.is_empty() {
+            self.suspects.remove(range);
+        }
+    }
+
+    /// Pieces of a range of items that miss nothing (`true`) or something.
+    pub(super) fn split_by_missing(&self, range: Range<u64>) -> Vec<(Range<u64>, bool)> {
+        let mut pieces = Vec::<(Range<u64>, bool)>::new();
+        for item in range {
+            let is_ready = self.items.missing(item) == 0;
+            match pieces.last_mut() {
+                Some((last, ready)) if *ready == is_ready => last.end += 1,
+                _ => pieces.push((item..item + 1, is_ready)),
+            }
+        }
+        pieces
+    }
+}

@@ -1,0 +1,218 @@
+//! Stored values: where they are, and what to do when they are gone. Must not know: inline values.
+
+use std::sync::Arc;
+
+use super::{
+    Action, Scheduler,
+    entry::{Cause, Kind, Replicas},
+    items::State,
+    lifecycle::Need,
+    machine::Todo,
+};
+use crate::{
+    TaskError, TaskErrorKind,
+    codec::Span,
+    ids::{EntryId, Hash, Identity, Key, WorkerId},
+    wire::{
+        ToClient,
+        blob::{Grant, Place},
+    },
+};
+
+/// Places named to whoever is to fetch a value.
+const MAX_PLACES: usize = 3;
+/// A client may fail to fetch a value so often before its replicas count as lost.
+const MAX_UNREACHABLE: u32 = 3;
+
+impl Scheduler {
+    /// An item's value is on a worker, or in the shell's keeping, for the first time.
+    pub(super) fn store(&mut self, key: Key, len: u64, hash: Hash, worker: Option<WorkerId>) {
+        let Some(entry) = self.entries.get_mut(&key.entry) else { return };
+        let Some(from) = entry.items.state(key.index) else { return };
+        entry.stored.insert(key.index, Replicas { len, hash, workers: worker.into_iter().collect(), held: worker.is_none() });
+        entry.forget_oddities(key.index..key.index + 1);
+        if let Some(worker) = worker.and_then(|worker| self.fleet.workers.get_mut(&worker)) {
+            worker.holds.insert(key);
+            worker.held_bytes = worker.held_bytes.saturating_add(len);
+        }
+        let wanted = self.entries.get(&key.entry).is_some_and(|entry| entry.items.is_wanted(key.index));
+        self.shift(key.entry, key.index..key.index + 1, from, State::Stored);
+        self.todo.push_back(Todo::Made(key.entry, key.index..key.index + 1));
+        if wanted {
+            self.tell_stored(key);
+        } else {
+            self.todo.push_back(Todo::Free(key.entry, key.index..key.index + 1));
+        }
+    }
+
+    /// A worker has a copy of a value now: one that it fetched, or data that a client uploaded.
+    pub(super) fn holds(&mut self, worker: WorkerId, key: Key, len: u64, hash: Hash) {
+        if !self.is_expected(key, len, hash) {
+            self.free_on(worker, key);
+            return;
+        }
+        let replicas = self.entries.get_mut(&key.entry).and_then(|entry| entry.stored.get_mut(&key.index));
+        let Some(replicas) = replicas else { return self.store(key, len, hash, Some(worker)) };
+        if !replicas.workers.contains(&worker) {
+            replicas.workers.push(worker);
+            if let Some(worker) = self.fleet.workers.get_mut(&worker) {
+                worker.holds.insert(key);
+                worker.held_bytes = worker.held_bytes.saturating_add(len);
+            }
+        }
+    }
+
+    /// The shell keeps a client's data now.
+    pub(super) fn held(&mut self, key: Key, len: u64, hash: Hash) {
+        if !self.is_expected(key, len, hash) {
+            return self.out.push(Action::Drop(Span { entry: key.entry, first: key.index, count: 1 }));
+        }
+        match self.entries.get_mut(&key.entry).and_then(|entry| entry.stored.get_mut(&key.index)) {
+            Some(replicas) => replicas.held = true,
+            None => self.store(key, len, hash, None),
+        }
+    }
+
+    /// Whether the value of a key is, or is to become, a stored one like this.
+    fn is_expected(&self, key: Key, len: u64, hash: Hash) -> bool {
+        let Some(entry) = self.entries.get(&key.entry) else { return false };
+        match (entry.items.state(key.index), &entry.kind) {
+            (Some(State::Uploading), Kind::Data { len: announced, hash: expected }) => (*announced, *expected) == (len, hash),
+            (Some(State::Stored), _) => {
+                entry.stored.get(&key.index).is_some_and(|replicas| (replicas.len, replicas.hash) == (len, hash))
+            }
+            _ => false,
+        }
+    }
+
+    /// Asks a client to upload its data: to the worker that holds the least, or to the shell.
+    pub(super) fn ask_for_upload(&mut self, id: EntryId, to_worker: bool) {
+        let Some(client) = self.clients.get(&id.client) else { return };
+        let takers =
+            self.fleet.workers.iter().filter(|(_, worker)| to_worker && !worker.draining && worker.hello.listen.is_some());
+        let least = takers.min_by_key(|(id, worker)| (worker.held_bytes, **id)).map(|(&id, _)| id);
+        let place = least.and_then(|worker| self.place(worker, id.key(0), client.who));
+        let announced = match self.entries.get(&id).map(|entry| &entry.kind) {
+            Some(Kind::Data { len, .. }) => *len,
+            _ => 0,
+        };
+        if let Some(worker) = least.and_then(|worker| self.fleet.workers.get_mut(&worker)) {
+            // So that the next upload goes elsewhere. The worker's next heartbeat has the true figure.
+            worker.held_bytes = worker.held_bytes.saturating_add(announced);
+        }
+        self.tell_client(id.client, ToClient::Upload { seq: id.seq, place });
+    }
+
+    /// Forgets a value everywhere, since nobody needs it.
+    pub(super) fn free_replicas(&mut self, id: EntryId, item: u64) {
+        let Some(replicas) = self.entries.get_mut(&id).and_then(|entry| entry.stored.remove(&item)) else { return };
+        let key = id.key(item);
+        for worker_id in replicas.workers {
+            if let Some(worker) = self.fleet.workers.get_mut(&worker_id) {
+                worker.holds.remove(&key);
+                worker.held_bytes = worker.held_bytes.saturating_sub(replicas.len);
+                self.free_on(worker_id, key);
+            }
+        }
+        if replicas.held {
+            self.out.push(Action::Drop(Span { entry: id, first: item, count: 1 }));
+        }
+    }
+
+    /// A worker does not have a value any more. If nobody has, it is computed again where it is needed.
+    pub(super) fn lose_replica(&mut self, worker: WorkerId, key: Key) {
+        let replicas = self.entries.get_mut(&key.entry).and_then(|entry| entry.stored.get_mut(&key.index));
+        let Some(replicas) = replicas else { return };
+        replicas.workers.retain(|&other| other != worker);
+        if replicas.workers.is_empty() && !replicas.held {
+            self.lose(key);
+        }
+    }
+
+    /// A stored value is nowhere.
+    pub(super) fn lose(&mut self, key: Key) {
+        self.free_replicas(key.entry, key.index);
+        let range = key.index..key.index + 1;
+        self.unmake(key);
+        let Some(entry) = self.entries.get(&key.entry) else { return };
+        let segment = entry.items.segment(key.index, range.end);
+        if segment.state != State::Stored {
+            return;
+        }
+        if matches!(entry.kind, Kind::Data { .. }) {
+            let error = TaskError::new(
+                TaskErrorKind::DataLost,
+                entry.name(),
+                key,
+                format!("the data {key} is gone with the workers that held it"),
+            );
+            return self.end_badly(key.entry, segment, &Cause::Failed(Arc::new(error)), false);
+        }
+        let need = self.needs(key.entry, range.clone()).first().map_or(Need::Nothing, |(_, need)| *need);
+        if segment.wanted {
+            self.tell_client(key.entry.client, ToClient::Lost { seq: key.entry.seq, index: key.index });
+        }
+        if segment.wanted || need == Need::Value {
+            self.begin(key.entry, range, State::Stored);
+        } else {
+            let to = if need == Need::Lineage { State::Dormant } else { State::Released };
+            self.shift(key.entry, range.clone(), State::Stored, to);
+            self.todo.push_back(Todo::Free(key.entry, range));
+        }
+    }
+
+    /// Consumers that need a value that was there miss it again.
+    fn unmake(&mut self, key: Key) {
+        for (_, consumer, consumers, times) in self.hits(key.entry, &(key.index..key.index + 1)) {
+            let Some(entry) = self.entries.get_mut(&consumer) else { continue };
+            let active: Vec<_> = entry.items.segments(consumers).filter(|segment| segment.state.is_active()).collect();
+            for segment in active {
+                let Some(entry) = self.entries.get_mut(&consumer) else { continue };
+                for item in segment.range() {
+                    entry.items.set_missing(item, entry.items.missing(item).saturating_add(times));
+                }
+                if segment.state == State::Queued {
+                    self.shift(consumer, segment.range(), State::Queued, State::Waiting);
+                }
+            }
+        }
+    }
+
+    /// A client could not fetch a value from any of its places.
+    pub(super) fn unreachable(&mut self, key: Key) {
+        let Some(entry) = self.entries.get_mut(&key.entry) else { return };
+        if entry.items.state(key.index) != Some(State::Stored) || !entry.items.is_wanted(key.index) {
+            return;
+        }
+        let oddity = entry.oddities.entry(key.index).or_default();
+        oddity.misses += 1;
+        if oddity.misses < MAX_UNREACHABLE {
+            return self.tell_stored(key);
+        }
+        oddity.misses = 0;
+        self.lose(key);
+    }
+
+    /// Tells the client where its result is.
+    fn tell_stored(&mut self, key: Key) {
+        let Some(client) = self.clients.get(&key.entry.client) else { return };
+        let Some(replicas) = self.entries.get(&key.entry).and_then(|entry| entry.stored.get(&key.index)) else { return };
+        let places = self.places(replicas, key, client.who);
+        let (len, hash) = (replicas.len, replicas.hash);
+        self.tell_client(key.entry.client, ToClient::Stored { seq: key.entry.seq, index: key.index, len, hash, places });
+    }
+
+    /// Where a peer can fetch a value itself.
+    pub(super) fn places(&self, replicas: &Replicas, key: Key, who: Identity) -> Vec<Place> {
+        // Different keys begin with different replicas.
+        let skip = usize::try_from(key.index.wrapping_add(key.entry.seq)).unwrap_or(0) % replicas.workers.len().max(1);
+        let turned = replicas.workers.iter().cycle().skip(skip).take(replicas.workers.len());
+        turned.filter_map(|&worker| self.place(worker, key, who)).take(MAX_PLACES).collect()
+    }
+
+    fn place(&self, id: WorkerId, key: Key, who: Identity) -> Option<Place> {
+        let worker = self.fleet.workers.get(&id)?;
+        let address = worker.hello.listen?;
+        Some(Place { worker: id, address, grant: Grant::issue(&worker.hello.grant_secret, key, who) })
+    }
+}

@@ -1,0 +1,115 @@
+//! Which worker gets a batch: one that has room, then where the inputs are, then the least loaded. Must not know: what is sent.
+//!
+//! Bounded: only the least loaded worker and the holders of the first few inputs are compared, however large the fleet.
+
+use std::collections::BTreeMap;
+
+use super::{Scheduler, entry::Entry, fleet::Worker, items::State, register::spans_of};
+use crate::{codec::Source, ids::WorkerId, wire::RUN_BYTES};
+
+/// Estimated time to move a byte between workers: 250 MB/s.
+const BYTE_NANOS: u64 = 4;
+/// Stored inputs of a batch's first item that are looked at.
+const LOOKED_AT: usize = 32;
+
+impl Scheduler {
+    pub(super) fn has_no_suspect(&self, id: WorkerId) -> bool {
+        self.fleet.workers.get(&id).is_some_and(|worker| worker.suspects == 0)
+    }
+
+    /// The worker for a batch that begins with this item; `None` if nobody has room. One that must run alone goes where no other
+    /// such item runs, so that one bad call does not blame another.
+    pub(super) fn choose_worker(&self, entry: &Entry, item: u64, suspect: bool) -> Option<WorkerId> {
+        let fits = |id: WorkerId| !suspect || self.has_no_suspect(id);
+        let (_, least) = self.fleet.free.iter().find(|(_, id)| fits(*id)).copied()?;
+        if entry.oddities.get(&item).is_some_and(|oddity| oddity.not_local) {
+            return Some(least);
+        }
+        let (local, total) = self.local_bytes(entry, item);
+        let delay = |id| self.fleet.workers.get(&id).and_then(Worker::delay);
+        let mut best = (delay(least)?.saturating_add(total.saturating_mul(BYTE_NANOS)), least);
+        for (id, bytes) in local {
+            let Some(delay) = delay(id) else { continue };
+            let cost = delay.saturating_add((total - bytes).saturating_mul(BYTE_NANOS));
+            if fits(id) && (cost, id) < best {
+                best = (cost, id);
+            }
+        }
+        Some(best.1)
+    }
+
+    /// Bytes of the item's stored inputs on each worker that has any, and in all.
+    fn local_bytes(&self, entry: &Entry, item: u64) -> (BTreeMap<WorkerId, u64>, u64) {
+        let (mut local, mut total) = (BTreeMap::new(), 0_u64);
+        let mut left = LOOKED_AT;
+        for span in entry.inputs_of(item..item + 1) {
+            let Some(producer) = self.entries.get(&span.entry).filter(|producer| !producer.stored.is_empty()) else { continue };
+            for (_, replicas) in producer.stored.range(span.first..span.first + span.count).take(left) {
+                left -= 1;
+                total = total.saturating_add(replicas.len);
+                for &worker in &replicas.workers {
+                    let sum: &mut u64 = local.entry(worker).or_default();
+                    *sum = sum.saturating_add(replicas.len);
+                }
+            }
+        }
+        (local, total)
+    }
+
+    /// Where a batch from `first` with at most `count` items ends: shorter when its bytes would be too many for a message, or when
+    /// the next item's own input is on another worker.
+    pub(super) fn trim_batch(&self, entry: &Entry, first: u64, count: u64, worker: WorkerId) -> u64 {
+        let Some(chunk) = entry.chunk_of(first) else { return first + 1 };
+        let mut count = count.max(1);
+        let start = first - chunk.first;
+        for hole in &chunk.args.holes {
+            let Source::Each { .. } = hole.source else { continue };
+            let hole_first = u64::from(hole.first);
+            let (from, to) = (start.max(hole_first), (start + count).min(hole_first + u64::from(hole.count)));
+            if from >= to {
+                continue;
+            }
+            for span in spans_of(&hole.source, from - hole_first..to - hole_first) {
+                let Some(producer) = self.entries.get(&span.entry).filter(|producer| !producer.stored.is_empty()) else {
+                    continue;
+                };
+                let stored = producer.stored.range(span.first..span.first + span.count);
+                let foreign = stored.into_iter().find(|(_, replicas)| !replicas.held && !replicas.workers.contains(&worker));
+                if let Some((&index, _)) = foreign {
+                    count = count.min((from + (index - span.first) - start).max(1));
+                }
+            }
+        }
+        while count > 1 {
+            let bytes = self.batch_bytes(entry, first, count);
+            if bytes <= RUN_BYTES as u64 {
+                break;
+            }
+            count = (count * RUN_BYTES as u64 / bytes).clamp(1, count - 1);
+        }
+        first + count
+    }
+
+    /// Bytes that a batch's own arguments and inline inputs have; what all its items share is not counted.
+    fn batch_bytes(&self, entry: &Entry, first: u64, count: u64) -> u64 {
+        let Some(chunk) = entry.chunk_of(first) else { return 0 };
+        let start = first - chunk.first;
+        let mut bytes = chunk.args.run.slice(start as u32..(start + count) as u32).bytes().len() as u64;
+        for hole in &chunk.args.holes {
+            let Source::Each { .. } = hole.source else { continue };
+            let hole_first = u64::from(hole.first);
+            let (from, to) = (start.max(hole_first), (start + count).min(hole_first + u64::from(hole.count)));
+            if from >= to {
+                continue;
+            }
+            for span in spans_of(&hole.source, from - hole_first..to - hole_first) {
+                let Some(producer) = self.entries.get(&span.entry) else { continue };
+                let inline = producer.items.segments(span.first..span.first + span.count);
+                for segment in inline.filter(|segment| segment.state == State::Inline) {
+                    bytes += producer.values.runs(segment.range()).map(|(_, run)| run.bytes().len() as u64).sum::<u64>();
+                }
+            }
+        }
+        bytes
+    }
+}

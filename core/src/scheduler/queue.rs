@@ -1,0 +1,102 @@
+//! What is ready, in order, and how much of it makes a batch. Must not know: which worker is best.
+
+use std::{collections::BTreeMap, ops::Range, time::Duration};
+
+use super::{Scheduler, entry::QueueKey, fleet::nanos};
+use crate::{
+    ids::{EntryId, TaskId},
+    wire::RUN_ITEMS,
+};
+
+/// A batch may be so many times larger than the last one of its task.
+const GROWTH: u32 = 8;
+/// Batches are not made smaller than this part of their target time for the sake of balance: it would cost more than it gives.
+const SMALLEST_PART: u64 = 16;
+/// Tasks whose times are remembered; more than any program has.
+const MAX_TASKS: usize = 4096;
+
+/// Measured times of tasks' items.
+#[derive(Debug, Default)]
+pub(super) struct TaskTimes {
+    tasks: BTreeMap<TaskId, TaskTime>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct TaskTime {
+    /// Moving average.
+    item_nanos: u64,
+    /// Largest batch that finished.
+    largest: u32,
+}
+
+impl TaskTimes {
+    /// Notes that `count` items of a run of `run_count` took so long; gives the estimate for one.
+    pub(super) fn record(&mut self, task: TaskId, run_count: u32, count: u32, elapsed: Duration, batch_nanos: u64) -> u64 {
+        if self.tasks.len() >= MAX_TASKS && !self.tasks.contains_key(&task) {
+            self.tasks.clear();
+        }
+        // A single absurd figure must not spoil the average for long.
+        let measured = (nanos(elapsed) / u64::from(count.max(1))).clamp(1, batch_nanos.saturating_mul(1 << 20).max(1));
+        let time = self.tasks.entry(task).or_insert(TaskTime { item_nanos: measured, largest: 0 });
+        time.item_nanos = (time.item_nanos.saturating_mul(3).saturating_add(measured) / 4).max(1);
+        time.largest = time.largest.max(run_count);
+        time.item_nanos
+    }
+
+    /// Estimated time of an item: so much while nothing is known that a slot's queue counts as full.
+    pub(super) fn item_nanos(&self, task: TaskId, batch_nanos: u64) -> u64 {
+        self.tasks.get(&task).map_or(batch_nanos.saturating_mul(2), |time| time.item_nanos)
+    }
+
+    /// Items that a batch should have, of `remaining` ones for that many slots, and at most `limit`. The flag says that it should
+    /// have more once such batches have proved themselves.
+    pub(super) fn batch_items(&self, task: TaskId, batch_nanos: u64, remaining: u64, slots: u64, limit: u64) -> (u64, bool) {
+        let Some(time) = self.tasks.get(&task) else { return (1, limit > 1) };
+        let fitting = batch_nanos / time.item_nanos;
+        let grown = u64::from(time.largest.saturating_mul(GROWTH));
+        let share = (remaining / (2 * slots.max(1))).max(fitting / SMALLEST_PART);
+        let ideal = fitting.min(share).min(limit).clamp(1, RUN_ITEMS as u64);
+        (ideal.min(grown), grown < ideal)
+    }
+}
+
+impl Scheduler {
+    /// Hands ready items out until there are none, or no worker has room.
+    pub(super) fn dispatch(&mut self) {
+        let mut passed = None::<QueueKey>;
+        while !self.fleet.free.is_empty() {
+            let next = match passed {
+                None => self.ready.first(),
+                Some(key) => self.ready.range((std::ops::Bound::Excluded(key), std::ops::Bound::Unbounded)).next(),
+            };
+            let Some(&key) = next else { return };
+            if !self.assign_next(key.2) {
+                // Its items must run alone, or in larger batches, and no worker is ready for that.
+                passed = Some(key);
+            }
+        }
+    }
+
+    /// Assigns the next batch of an entry; false if none of its ready items can run now.
+    fn assign_next(&mut self, id: EntryId) -> bool {
+        let Some(entry) = self.entries.get(&id) else { return false };
+        let takes_suspects = entry.suspects.is_empty() || self.fleet.free.iter().any(|(_, id)| self.has_no_suspect(*id));
+        let Some((piece, suspect)) = entry.ready.first_piece(&entry.suspects, takes_suspects) else { return false };
+        let Some(chunk) = entry.chunk_of(piece.start) else { return false };
+        let Some(spec) = entry.spec() else { return false };
+        let limit = piece.end.min(chunk.range().end) - piece.start;
+        let remaining = entry.items.count(super::items::State::Queued);
+        let batch_nanos = nanos(self.config.batch_time);
+        let (fitting, grows) = match suspect {
+            true => (1, false),
+            false => self.times.batch_items(spec.task, batch_nanos, remaining, self.fleet.slots, limit),
+        };
+        let Some(worker) = self.choose_worker(entry, piece.start, suspect) else { return false };
+        // Small batches that are but a measure are not worth a long queue: larger ones follow when the first are back.
+        if grows && self.fleet.workers.get(&worker).is_none_or(|worker| !worker.wants_any(self.config.pipeline)) {
+            return false;
+        }
+        let end = self.trim_batch(entry, piece.start, fitting, worker);
+        self.assign(id, Range { start: piece.start, end }, worker, suspect, false)
+    }
+}

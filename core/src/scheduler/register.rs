@@ -1,0 +1,305 @@
+//! New items: their arguments are checked, their holes become edges, and they wait, queue, or fail at once. Must not know: where
+//! items run.
+
+use std::{collections::VecDeque, ops::Range, sync::Arc};
+
+use super::{
+    Scheduler,
+    edges::Edge,
+    entry::{ArgChunk, Cause},
+    items::State,
+    refusal::Refusal,
+};
+use crate::{
+    TaskError, TaskErrorKind,
+    codec::{Args, Source, Span},
+    ids::{EntryId, Key},
+};
+
+/// Values that one field of an item may name: those of all fields are counted in 32 bits.
+pub(super) const MAX_INPUTS: u64 = 1 << 28;
+/// Charged for an item and for a hole, in addition to the bytes.
+const ITEM_BYTES: u64 = 1;
+const HOLE_BYTES: u64 = 128;
+
+/// What a span of keys has for an item that names it.
+#[derive(Debug, Default)]
+pub(super) struct Supply {
+    /// Values that are to come.
+    pub(super) missing: u64,
+    /// Why one will not.
+    pub(super) cause: Option<Cause>,
+    /// Items to compute again first.
+    pub(super) dormant: Vec<Range<u64>>,
+}
+
+impl Scheduler {
+    /// Whether a client may send these arguments for its entry: what they read exists, and is not the entry itself.
+    pub(super) fn check_args(&self, id: EntryId, args: &Args) -> Result<(), Refusal> {
+        let seq = id.seq;
+        let newest = self.newest_entry(id.client);
+        let overflows = args.holes.iter().any(|hole| matches!(hole.source, Source::Same(key) if key.index == u64::MAX));
+        if overflows || !args.is_valid() {
+            return Err(Refusal::Arguments { seq });
+        }
+        for hole in &args.holes {
+            for span in spans_of(&hole.source, 0..u64::from(hole.count)) {
+                if span.entry.client != id.client || span.entry == id || Some(span.entry.seq) > newest {
+                    return Err(Refusal::ForeignKey { seq, key: span.entry.key(span.first) });
+                }
+            }
+            if let Source::List(spans) = &hole.source
+                && spans.iter().fold(0, |sum: u64, span| sum.saturating_add(span.count)) > MAX_INPUTS
+            {
+                return Err(Refusal::TooManyInputs { seq });
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends items to an entry. The arguments were checked.
+    pub(super) fn add_items(&mut self, id: EntryId, args: Args) -> Result<(), Refusal> {
+        let count = u64::from(args.count());
+        if count == 0 {
+            return Ok(());
+        }
+        let bytes = args.run.bytes().len() as u64;
+        self.charge(id.client, bytes, true)?;
+        let extra = count * ITEM_BYTES + args.holes.len() as u64 * HOLE_BYTES;
+        if let Some(client) = self.clients.get_mut(&id.client) {
+            client.held += extra;
+        }
+        let Some(entry) = self.entries.get_mut(&id) else { return Ok(()) };
+        let first = entry.items.len();
+        entry.items.push(count, State::Waiting);
+        let chunk = ArgChunk { first, count, args, bytes: bytes + extra, holding: count, edges: Vec::new() };
+        if entry.args.is_empty() {
+            entry.args.reserve_exact(1);
+        }
+        entry.args.push_back(chunk);
+        let range = first..first + count;
+        if entry.args.back().is_some_and(|chunk| chunk.args.holes.is_empty()) {
+            self.shift(id, range, State::Waiting, State::Queued);
+            return Ok(());
+        }
+        self.add_edges(id, first);
+        self.begin(id, range, State::Waiting);
+        self.waiting.push_back(id);
+        Ok(())
+    }
+
+    /// Makes an edge of each span that the newest arguments' holes name.
+    fn add_edges(&mut self, id: EntryId, first: u64) {
+        let Some(chunk) = self.entries.get(&id).and_then(|entry| entry.args.back()) else { return };
+        let mut edges = Vec::new();
+        for (at, hole) in chunk.args.holes.iter().enumerate() {
+            let start = first + u64::from(hole.first);
+            for span in spans_of(&hole.source, 0..u64::from(hole.count)) {
+                let edge = Edge {
+                    producer: span.entry,
+                    producers: span.first..span.first + span.count,
+                    consumer: id,
+                    consumers: start..start + u64::from(hole.count),
+                    each: matches!(hole.source, Source::Each { .. }),
+                    holding: hole.count,
+                    active: hole.count,
+                };
+                if !edge.producers.is_empty() && !edge.consumers.is_empty() {
+                    edges.push((at as u32, edge));
+                }
+            }
+        }
+        let mut ids = Vec::with_capacity(edges.len());
+        for (at, edge) in edges {
+            let producer = edge.producer;
+            // What is gone has no edge: the items fail.
+            if self.entries.contains_key(&producer) {
+                let edge_id = self.edges.insert(edge);
+                if let Some(producer) = self.entries.get_mut(&producer) {
+                    producer.edges.insert(edge_id, &self.edges);
+                }
+                ids.push((at, edge_id));
+            }
+        }
+        if let Some(chunk) = self.entries.get_mut(&id).and_then(|entry| entry.args.back_mut()) {
+            chunk.edges = ids;
+        }
+    }
+
+    /// Items that are to be computed, for the first time or again, from state `from`: what they miss is counted, and they wait, are
+    /// queued, or fail. Inputs that are not there any more are computed again too, as deep as it takes.
+    pub(super) fn begin(&mut self, id: EntryId, range: Range<u64>, from: State) {
+        let mut stack = VecDeque::from([(id, range, from)]);
+        while let Some((id, range, from)) = stack.pop_front() {
+            for part in self.begin_parts(id, range, from, &mut stack) {
+                self.shift(id, part, State::Waiting, State::Queued);
+            }
+        }
+    }
+
+    /// Counts what the items miss; gives the ranges that miss nothing. All are waiting then, or failed.
+    fn begin_parts(
+        &mut self,
+        id: EntryId,
+        range: Range<u64>,
+        from: State,
+        stack: &mut VecDeque<(EntryId, Range<u64>, State)>,
+    ) -> Vec<Range<u64>> {
+        // An item can be named by several dormant or new ones: whoever comes first begins it.
+        let Some(entry) = self.entries.get(&id) else { return Vec::new() };
+        let begins: Vec<_> = entry.items.segments(range).filter(|segment| segment.state == from).collect();
+        let mut ready = Vec::new();
+        for segment in begins {
+            if from != State::Waiting {
+                self.shift(id, segment.range(), from, State::Waiting);
+            }
+            let (missing, causes) = self.survey(id, segment.range(), stack);
+            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            for (item, missing) in segment.range().zip(&missing) {
+                entry.items.set_missing(item, *missing);
+            }
+            for (range, cause) in causes {
+                let waiting: Vec<_> = self.entries.get(&id).map_or_else(Vec::new, |entry| {
+                    entry.items.segments(range).filter(|segment| segment.state == State::Waiting).collect()
+                });
+                waiting.into_iter().for_each(|segment| self.end_badly(id, segment, &cause, false));
+            }
+            let Some(entry) = self.entries.get(&id) else { continue };
+            let waiting: Vec<_> =
+                entry.items.segments(segment.range()).filter(|segment| segment.state == State::Waiting).collect();
+            for segment in waiting {
+                ready.extend(
+                    entry.split_by_missing(segment.range()).into_iter().filter(|(_, ready)| *ready).map(|(part, _)| part),
+                );
+            }
+        }
+        ready
+    }
+
+    /// For items of one chunk of states: how many values each misses, and which of them cannot run, and why.
+    fn survey(
+        &self,
+        id: EntryId,
+        range: Range<u64>,
+        stack: &mut VecDeque<(EntryId, Range<u64>, State)>,
+    ) -> (Vec<u32>, Vec<(Range<u64>, Cause)>) {
+        let mut missing = vec![0_u32; (range.end - range.start) as usize];
+        let mut causes = Vec::new();
+        let Some(entry) = self.entries.get(&id) else { return (missing, causes) };
+        let mut at = range.start;
+        while at < range.end {
+            let Some(chunk) = entry.chunk_of(at) else { break };
+            let end = range.end.min(chunk.range().end);
+            for hole in &chunk.args.holes {
+                let hole_first = chunk.first + u64::from(hole.first);
+                let (start, end) = (at.max(hole_first), end.min(hole_first + u64::from(hole.count)));
+                if start >= end {
+                    continue;
+                }
+                for span in spans_of(&hole.source, start - hole_first..end - hole_first) {
+                    if matches!(hole.source, Source::Each { .. }) {
+                        self.survey_each(&span, start, &range, &mut missing, &mut causes, stack);
+                        continue;
+                    }
+                    let supply = self.supply(&span);
+                    stack.extend(supply.dormant.into_iter().map(|range| (span.entry, range, State::Dormant)));
+                    let part = (start - range.start) as usize..(end - range.start) as usize;
+                    missing[part].iter_mut().for_each(|sum| *sum = sum.saturating_add(supply.missing as u32));
+                    causes.extend(supply.cause.map(|cause| (start..end, cause)));
+                }
+            }
+            at = end;
+        }
+        (missing, causes)
+    }
+
+    /// As [`survey`](Self::survey), for items from `start` that read one value of the span each.
+    fn survey_each(
+        &self,
+        span: &Span,
+        start: u64,
+        range: &Range<u64>,
+        missing: &mut [u32],
+        causes: &mut Vec<(Range<u64>, Cause)>,
+        stack: &mut VecDeque<(EntryId, Range<u64>, State)>,
+    ) {
+        let known = self.entries.get(&span.entry);
+        let mut at = span.first;
+        let end = span.first + span.count;
+        while at < end {
+            let piece = match known {
+                Some(entry) if at < entry.items.len() => {
+                    let segment = entry.items.segment(at, end);
+                    // Items that erred have a cause each.
+                    if entry.cause(at).is_some() { at..at + 1 } else { segment.range() }
+                }
+                _ => at..end,
+            };
+            let supply = self.supply(&Span { entry: span.entry, first: piece.start, count: piece.end - piece.start });
+            stack.extend(supply.dormant.into_iter().map(|range| (span.entry, range, State::Dormant)));
+            let items = start + (piece.start - span.first)..start + (piece.end - span.first);
+            if supply.missing > 0 {
+                let part = (items.start - range.start) as usize..(items.end - range.start) as usize;
+                missing[part].iter_mut().for_each(|sum| *sum = sum.saturating_add(1));
+            }
+            causes.extend(supply.cause.map(|cause| (items, cause)));
+            at = piece.end;
+        }
+    }
+
+    /// What a span of keys has for whoever reads all of it.
+    pub(super) fn supply(&self, span: &Span) -> Supply {
+        let mut supply = Supply::default();
+        if span.count == 0 {
+            return supply;
+        }
+        let end = span.first + span.count;
+        let Some(entry) = self.entries.get(&span.entry) else {
+            supply.cause = Some(self.no_such_item(span.entry.key(span.first)));
+            return supply;
+        };
+        for segment in entry.items.segments(span.first..end) {
+            match segment.state {
+                State::Inline | State::Stored => {}
+                State::Waiting | State::Queued | State::Processing | State::Uploading => supply.missing += segment.count(),
+                State::Dormant => {
+                    supply.missing += segment.count();
+                    supply.dormant.push(segment.range());
+                }
+                State::Failed | State::Cancelled => supply.cause = supply.cause.or_else(|| entry.cause(segment.first)),
+                State::Released => {
+                    supply.cause = supply.cause.or_else(|| Some(self.no_such_item(span.entry.key(segment.first))));
+                }
+            }
+        }
+        let absent = end.saturating_sub(span.first.max(entry.items.len()));
+        if entry.open {
+            supply.missing += absent;
+        } else if absent > 0 {
+            supply.cause = supply.cause.or_else(|| Some(self.no_such_item(span.entry.key(span.first.max(entry.items.len())))));
+        }
+        supply
+    }
+
+    /// Why an item that names such a key cannot run.
+    pub(super) fn no_such_item(&self, key: Key) -> Cause {
+        let entry = self.entries.get(&key.entry);
+        let message = match entry {
+            Some(entry) if key.index >= entry.items.len() => {
+                format!("{key} is asked for, but its map ended with {} items", entry.items.len())
+            }
+            _ => format!("{key} is asked for, but was released"),
+        };
+        let name = entry.map_or("unknown", |entry| entry.name());
+        Cause::Failed(Arc::new(TaskError::new(TaskErrorKind::DataLost, name, key, message)))
+    }
+}
+
+/// The spans that items `part` (counted from the hole's first) read; of one value an item, those of all of them.
+pub(super) fn spans_of(source: &Source, part: Range<u64>) -> Vec<Span> {
+    match source {
+        Source::Same(key) => vec![Span { entry: key.entry, first: key.index, count: 1 }],
+        Source::Each { entry, first } => vec![Span { entry: *entry, first: first + part.start, count: part.end - part.start }],
+        Source::List(spans) => spans.iter().filter(|span| span.count > 0).copied().collect(),
+    }
+}

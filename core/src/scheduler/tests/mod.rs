@@ -1,0 +1,9 @@
+//! Tests of the scheduler: examples of each rule, and random plays against a model of a fleet.
+
+mod examples;
+mod failures;
+mod lab;
+mod model;
+mod play;
+mod speed;
+mod values;

@@ -1,0 +1,121 @@
+//! Blob streams that peers open to the scheduler: modules, data that no worker took, values relayed from workers. Must not know:
+//! what is in any of them.
+
+use std::sync::Arc;
+
+use quinn::Connection;
+use tokio::task::JoinSet;
+
+use super::hub::{Hub, Peer, Source};
+use crate::{
+    ids::{Hash, Key},
+    net::blobs::{BlobError, Incoming, MAX_MODULE_BYTES, MAX_VALUE_BYTES, STALL, ask},
+    wire::blob::{BlobReply, BlobRequest},
+};
+
+/// What every WebAssembly binary begins with.
+const WASM_MAGIC: &[u8] = b"\0asm";
+
+/// Serves a peer's blob streams until its connection ends.
+pub(super) async fn serve(hub: Arc<Hub>, connection: Connection, peer: Peer) {
+    let mut streams = JoinSet::new();
+    while let Ok(incoming) = Incoming::accept(&connection).await {
+        let hub = Arc::clone(&hub);
+        streams.spawn(async move {
+            if let Err(error) = serve_one(&hub, incoming, peer).await {
+                tracing::debug!(?peer, %error, "a blob stream ended early");
+            }
+        });
+        while streams.try_join_next().is_some() {}
+    }
+}
+
+async fn serve_one(hub: &Hub, mut incoming: Incoming, peer: Peer) -> Result<(), BlobError> {
+    match (incoming.request().await?, peer) {
+        (BlobRequest::Get { key, .. }, Peer::Client(client)) if key.entry.client != client => {
+            incoming.refuse("the value is another client's").await
+        }
+        (BlobRequest::Get { key, .. }, _) => send_value(hub, incoming, key, peer).await,
+        (BlobRequest::Put { key, len, hash, .. }, Peer::Client(client)) if key.entry.client == client => {
+            let taken = take_data(hub, &mut incoming, key, len, hash, peer).await;
+            answer(incoming, taken).await
+        }
+        (BlobRequest::GetModule { hash }, Peer::Worker(_)) => match hub.modules.get(hash).await {
+            Some(bytes) => incoming.found(bytes, hash).await,
+            None => incoming.reply(&BlobReply::NotFound).await,
+        },
+        (BlobRequest::PutModule { hash, len }, Peer::Client(_)) => {
+            let taken = take_module(hub, &mut incoming, len, hash).await;
+            answer(incoming, taken).await
+        }
+        (BlobRequest::Put { .. } | BlobRequest::GetModule { .. } | BlobRequest::PutModule { .. }, _) => {
+            incoming.refuse("this peer has no right to that").await
+        }
+    }
+}
+
+async fn send_value(hub: &Hub, incoming: Incoming, key: Key, peer: Peer) -> Result<(), BlobError> {
+    let workers = match hub.find(key, peer) {
+        Source::Here(bytes, hash) => {
+            let hash = hash.unwrap_or_else(|| Hash::of(&bytes));
+            return incoming.found(bytes, hash).await;
+        }
+        Source::Workers(workers) => workers,
+        Source::Nowhere => Vec::new(),
+    };
+    for worker in workers {
+        match ask(&worker, &BlobRequest::Get { key, grant: None }, STALL).await {
+            Ok(answer) => return incoming.relay(answer).await,
+            Err(error) => tracing::debug!(%key, %error, "a worker did not give a value that it has"),
+        }
+    }
+    incoming.reply(&BlobReply::NotFound).await
+}
+
+async fn take_data(hub: &Hub, incoming: &mut Incoming, key: Key, len: u64, hash: Hash, peer: Peer) -> Result<(), String> {
+    let room = Room::make(hub, len)?;
+    let bytes = incoming.body(len, MAX_VALUE_BYTES, hash).await.map_err(|error| error.to_string())?;
+    room.keep();
+    hub.hold(peer, key, bytes, hash);
+    Ok(())
+}
+
+async fn take_module(hub: &Hub, incoming: &mut Incoming, len: u64, hash: Hash) -> Result<(), String> {
+    let bytes = incoming.body(len, MAX_MODULE_BYTES, hash).await.map_err(|error| error.to_string())?;
+    if !bytes.starts_with(WASM_MAGIC) {
+        return Err("it is no WebAssembly: it does not begin with \\0asm".to_owned());
+    }
+    hub.modules.put(hash, bytes)
+}
+
+async fn answer(incoming: Incoming, taken: Result<(), String>) -> Result<(), BlobError> {
+    match taken {
+        Ok(()) => incoming.reply(&BlobReply::Taken).await,
+        Err(reason) => incoming.refuse(reason).await,
+    }
+}
+
+/// Room for data that is on its way; given back if it does not arrive.
+struct Room<'a> {
+    hub: &'a Hub,
+    len: u64,
+}
+
+impl<'a> Room<'a> {
+    fn make(hub: &'a Hub, len: u64) -> Result<Self, String> {
+        hub.reserve(len)?;
+        Ok(Self { hub, len })
+    }
+
+    fn keep(mut self) {
+        self.len = 0;
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        if self.len > 0 {
+            self.hub.release(self.len);
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! One connection, from its first packet to its end: handshake, joining or greeting, messages. Must not know: what messages do.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use quinn::{Connection, RecvStream, SendStream, ServerConfig, crypto::rustls::QuicServerConfig};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+
+use super::{
+    blobs,
+    hub::{Hub, Peer, Seat},
+};
+use crate::{
+    abi,
+    ids::{ClientId, WorkerId},
+    net::{
+        control::{self, ControlError, Inlet, Outbox, decode_one, read_frame, write_message},
+        identity::Bearer,
+        tls,
+        transport::{self, Close},
+    },
+    scheduler::Event,
+    wire::{
+        FromClient, FromWorker, Hello, HelloError, JoinReply, JoinRequest, PROTOCOL, Role, ToClient, ToWorker, Validate, Welcome,
+        WorkerHello,
+    },
+};
+
+/// A peer has to get through handshake and greeting until then.
+const GREETING: Duration = Duration::from_secs(10);
+/// Of a join request: a signing request is a few hundred bytes.
+const JOIN_LIMIT: usize = 16 << 10;
+/// Of a hello: labels can be many.
+const HELLO_LIMIT: usize = 64 << 10;
+
+/// Lets peers in.
+pub(super) struct Gate {
+    hub: Arc<Hub>,
+    near: Arc<ServerConfig>,
+    far: Arc<ServerConfig>,
+}
+
+/// A peer that has said an acceptable hello.
+struct Guest {
+    bearer: Bearer,
+    hello: Hello,
+    send: SendStream,
+    recv: RecvStream,
+}
+
+impl Gate {
+    pub(super) fn new(crypto: &Arc<QuicServerConfig>, hub: &Arc<Hub>) -> Self {
+        let config = |near| Arc::new(transport::server_config(crypto, near));
+        Self { hub: Arc::clone(hub), near: config(true), far: config(false) }
+    }
+
+    pub(super) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    /// Sees a connection through to its end. The permit is given back once the peer is no stranger any more.
+    pub(super) async fn receive(self: Arc<Self>, incoming: quinn::Incoming, permit: OwnedSemaphorePermit) {
+        let from = canonical(incoming.remote_address());
+        let config = if from.ip().is_loopback() { &self.near } else { &self.far };
+        let handshake = async { incoming.accept_with(Arc::clone(config))?.await };
+        let connection = match timeout(GREETING, handshake).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => return tracing::warn!(%from, %error, "a handshake failed"),
+            Err(_) => return tracing::warn!(%from, "a handshake took too long"),
+        };
+        if tls::alpn(&connection).as_deref() == Some(tls::ALPN_JOIN) {
+            return self.join(&connection, from).await;
+        }
+        match timeout(GREETING, self.greet(&connection)).await {
+            Ok(Ok(Ok(guest))) => {
+                drop(permit);
+                transport::admit(&connection);
+                self.host(connection, from, guest).await;
+            }
+            Ok(Ok(Err(error))) => {
+                tracing::warn!(%from, %error, "a peer is not let in");
+                control::part(&connection, Close::Refused, &error.to_string()).await;
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%from, %error, "a greeting failed");
+                Close::Protocol.close(&connection, &error.to_string());
+            }
+            Err(_) => Close::Protocol.close(&connection, "the greeting took too long"),
+        }
+    }
+
+    /// Answers one request for a certificate.
+    async fn join(&self, connection: &Connection, from: SocketAddr) {
+        let answering = async {
+            let (mut send, mut recv) = accept(connection).await?;
+            let answer = self.certify(&read_frame(&mut recv, JOIN_LIMIT).await?);
+            match &answer {
+                Ok(_) => tracing::debug!(%from, "a peer has joined"),
+                Err(error) => tracing::warn!(%from, %error, "a peer may not join"),
+            }
+            reply(&mut send, &answer).await
+        };
+        match timeout(GREETING, answering).await {
+            Ok(Ok(())) => control::part(connection, Close::Done, "").await,
+            Ok(Err(error)) => {
+                tracing::warn!(%from, %error, "a join request failed");
+                Close::Protocol.close(connection, &error.to_string());
+            }
+            Err(_) => Close::Protocol.close(connection, "the join request took too long"),
+        }
+    }
+
+    fn certify(&self, frame: &[u8]) -> Result<JoinReply, HelloError> {
+        check_version(frame)?;
+        let request: JoinRequest = decode_one(frame).map_err(malformed)?;
+        if !self.hub.ca().admits(request.role, &request.secret) {
+            return Err(HelloError::Token);
+        }
+        match self.hub.ca().certify(request.role, &request.csr) {
+            Some(certificate) => Ok(JoinReply { certificate: certificate.to_vec() }),
+            None => Err(malformed("the signing request is not sound")),
+        }
+    }
+
+    /// Reads a hello. A peer that is refused is told so.
+    async fn greet(&self, connection: &Connection) -> Result<Result<Guest, HelloError>, ControlError> {
+        let (mut send, mut recv) = accept(connection).await?;
+        control::prioritise(&send);
+        let frame = read_frame(&mut recv, HELLO_LIMIT).await?;
+        let checked = check_hello(&frame, tls::bearer(connection));
+        Ok(match checked {
+            Ok((bearer, hello)) => Ok(Guest { bearer, hello, send, recv }),
+            Err(error) => {
+                reply(&mut send, &Err::<Welcome, _>(error.clone())).await?;
+                Err(error)
+            }
+        })
+    }
+
+    async fn host(&self, connection: Connection, from: SocketAddr, guest: Guest) {
+        let Guest { bearer, hello, send, recv } = guest;
+        let Some(number) = self.hub.number() else {
+            let mut send = send;
+            tracing::warn!(%from, "a peer is refused: there are too many");
+            // If it does not take the answer, it is gone, which is as well.
+            let _ = timeout(GREETING, reply(&mut send, &Err::<Welcome, _>(HelloError::Full))).await;
+            return control::part(&connection, Close::Refused, "full").await;
+        };
+        let name = hello.name;
+        match (hello.worker, hello.module) {
+            (Some(mut worker), _) => {
+                let id = WorkerId(number);
+                tracing::info!(worker = %id, %from, name, slots = worker.slots, "a worker is here");
+                reachable(&mut worker, from);
+                let welcome = Welcome::Worker { id, heartbeat_ms: self.hub.heartbeat().as_millis() as u64 };
+                let joined = Event::WorkerJoined { worker: id, who: bearer.identity, name, hello: worker };
+                let event = move |message: FromWorker| Event::FromWorker(id, message);
+                let refusal = |reason| ToWorker::Refused { reason };
+                self.attend(Peer::Worker(id), connection, send, recv, welcome, joined, event, refusal).await;
+                tracing::info!(worker = %id, "a worker is gone");
+            }
+            (None, Some(module)) => {
+                let id = ClientId(number);
+                tracing::info!(client = %id, %from, name, ?module, "a client is here");
+                let module_wanted = self.hub.modules.announce(module);
+                let welcome = Welcome::Client { id, credit: self.hub.credit(), module_wanted };
+                let joined = Event::ClientJoined { client: id, who: bearer.identity, module };
+                let event = move |message: FromClient| Event::FromClient(id, message);
+                let refusal = |reason| ToClient::Refused { reason };
+                self.attend(Peer::Client(id), connection, send, recv, welcome, joined, event, refusal).await;
+                self.hub.modules.withdraw(module);
+                tracing::info!(client = %id, "a client is gone");
+            }
+            // `check_hello` lets no such hello through.
+            (None, None) => Close::Protocol.close(&connection, "neither client nor worker"),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one call of two, which differ in all of these")]
+    async fn attend<M: DeserializeOwned + Validate, R: Serialize>(
+        &self,
+        peer: Peer,
+        connection: Connection,
+        mut send: SendStream,
+        recv: RecvStream,
+        welcome: Welcome,
+        joined: Event,
+        event: impl Fn(M) -> Event,
+        refusal: impl Fn(String) -> R,
+    ) {
+        if write_message(&mut send, &Ok::<_, HelloError>(welcome)).await.is_err() {
+            return;
+        }
+        let outbox = Outbox::new();
+        self.hub.seat(peer, Seat { outbox: outbox.clone(), connection: connection.clone() }, joined);
+        let streams = tokio::spawn(blobs::serve(Arc::clone(&self.hub), connection.clone(), peer));
+        let writer = tokio::spawn(write(outbox.clone(), send, connection.clone()));
+        let ended = self.listen(peer, Inlet::new(recv), event).await;
+        self.hub.leave(peer);
+        match ended {
+            Ok(()) => Close::Done.close(&connection, ""),
+            Err(error) if error.is_violation() => {
+                tracing::warn!(?peer, %error, "a peer broke the protocol");
+                // A message of one sentence fits.
+                let _ = outbox.push(&refusal(error.to_string()));
+                outbox.finish();
+            }
+            Err(error) => {
+                tracing::debug!(?peer, %error, "a connection broke");
+                outbox.finish();
+            }
+        }
+        // Neither outlives the connection, which the writer ends at the latest.
+        let _ = writer.await;
+        let _ = streams.await;
+    }
+
+    async fn listen<M: DeserializeOwned + Validate>(
+        &self,
+        peer: Peer,
+        mut inlet: Inlet,
+        event: impl Fn(M) -> Event,
+    ) -> Result<(), ControlError> {
+        let mut batch = Vec::new();
+        while inlet.read(&mut batch).await? {
+            self.hub.feed(peer, batch.drain(..).map(&event));
+        }
+        Ok(())
+    }
+}
+
+/// Writes to the end, and then ends the connection if the peer does not.
+async fn write(outbox: Outbox, send: SendStream, connection: Connection) {
+    match outbox.write_to(send).await {
+        Ok(()) => control::part(&connection, Close::Done, "").await,
+        Err(error) => Close::Stalled.close(&connection, &error.to_string()),
+    }
+}
+
+async fn accept(connection: &Connection) -> Result<(SendStream, RecvStream), ControlError> {
+    connection.accept_bi().await.map_err(|error| ControlError::Lost(error.to_string()))
+}
+
+/// Says the last thing on a stream.
+async fn reply<T: Serialize>(send: &mut SendStream, answer: &T) -> Result<(), ControlError> {
+    write_message(send, answer).await?;
+    // An error means that it has ended already.
+    let _ = send.finish();
+    Ok(())
+}
+
+/// The version comes first in whatever a peer says first, in all versions.
+fn check_version(frame: &[u8]) -> Result<(), HelloError> {
+    let (theirs, _) = postcard::take_from_bytes::<u32>(frame).map_err(|error| malformed(error.to_string()))?;
+    if theirs == PROTOCOL { Ok(()) } else { Err(HelloError::Version { ours: PROTOCOL, theirs }) }
+}
+
+fn check_hello(frame: &[u8], bearer: Option<Bearer>) -> Result<(Bearer, Hello), HelloError> {
+    check_version(frame)?;
+    let hello: Hello = decode_one(frame).map_err(malformed)?;
+    let bearer = bearer.ok_or(HelloError::Role)?;
+    match (bearer.role, &hello.worker, hello.module) {
+        (Role::Client, Some(_), _) | (Role::Worker, None, _) => return Err(HelloError::Role),
+        (Role::Client, None, None) => return Err(malformed("a client without a module")),
+        (Role::Worker, Some(worker), _) if worker.slots == 0 => return Err(malformed("a worker without slots")),
+        (Role::Client, None, Some(_)) | (Role::Worker, Some(_), _) => {}
+    }
+    if hello.abi != abi::VERSION {
+        return Err(HelloError::Abi { ours: abi::VERSION, theirs: hello.abi });
+    }
+    Ok((bearer, hello))
+}
+
+fn malformed(reason: impl ToString) -> HelloError {
+    HelloError::Malformed { reason: reason.to_string() }
+}
+
+/// An IPv4 peer of an IPv6 socket is an IPv4 peer, to others too.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// A worker that serves on all interfaces cannot know which one others see.
+fn reachable(worker: &mut WorkerHello, from: SocketAddr) {
+    if let Some(listen) = &mut worker.listen
+        && listen.ip().is_unspecified()
+    {
+        listen.set_ip(from.ip());
+    }
+}

@@ -1,0 +1,34 @@
+//! What the shell asks of the state machine, so that tests of the shell can put another one in.
+
+use std::time::Duration;
+
+use crate::{
+    ids::Key,
+    scheduler::{Action, Event, Location, Scheduler, Status},
+};
+
+/// The state machine, as [`crate::scheduler`] describes it.
+pub(super) trait Machine: Send {
+    fn handle(&mut self, now: Duration, event: Event, actions: &mut Vec<Action>);
+    fn next_deadline(&self) -> Option<Duration>;
+    fn locate(&self, key: Key) -> Location;
+    fn status(&self) -> Status;
+}
+
+impl Machine for Scheduler {
+    fn handle(&mut self, now: Duration, event: Event, actions: &mut Vec<Action>) {
+        Scheduler::handle(self, now, event, actions);
+    }
+
+    fn next_deadline(&self) -> Option<Duration> {
+        Scheduler::next_deadline(self)
+    }
+
+    fn locate(&self, key: Key) -> Location {
+        Scheduler::locate(self, key)
+    }
+
+    fn status(&self) -> Status {
+        Scheduler::status(self)
+    }
+}

@@ -1,0 +1,147 @@
+//! Who gets in, and what those hear who do not.
+
+use std::{net::UdpSocket, path::PathBuf, time::Instant};
+
+use super::*;
+use crate::{
+    abi,
+    net::{Token, join},
+    wire::{Hello, PROTOCOL},
+};
+
+fn failure(server: &SchedulerServer, token: &str) -> ConnectError {
+    TestClient::try_connect(server, token).err().expect("not let in")
+}
+
+#[test]
+fn bad_tokens_are_told_apart() {
+    let (server, fake) = serve();
+    let token = server.token(Role::Client);
+    assert!(matches!(failure(&server, ""), ConnectError::Token { .. }));
+    assert!(matches!(failure(&server, &server.token(Role::Worker).to_string()), ConnectError::Token { .. }));
+    let wrong_secret = Token { secret: [1; 32], ..token.clone() };
+    let error = failure(&server, &wrong_secret.to_string());
+    assert!(matches!(&error, ConnectError::Token { reason } if reason.contains("does not know it")), "{error}");
+    let wrong_role = Token { role: Role::Worker, ..token.clone() };
+    let error = runtime().block_on(async {
+        let settings = WorkerSettings { token: wrong_role.to_string(), ..worker_settings(&server) };
+        worker::join(&settings, Arc::new(TestStore::default())).await.err().expect("not let in")
+    });
+    assert!(matches!(error, ConnectError::Token { .. }), "{error}");
+    let wrong_ca = Ca::in_memory().expect("a CA").token(Role::Client);
+    let error = failure(&server, &wrong_ca.to_string());
+    assert!(matches!(error, ConnectError::Certificate { .. }), "{error}");
+    assert!(!fake.happened(|event| matches!(event, Event::ClientJoined { .. } | Event::WorkerJoined { .. })));
+    TestClient::connect(&server).ping(1);
+}
+
+#[test]
+fn roles_and_versions_are_checked_at_the_greeting() {
+    let (server, fake) = serve();
+    let text = server.local_addr().to_string();
+    let hello = Hello { protocol: PROTOCOL, abi: abi::VERSION, name: String::new(), worker: None, module: Some(Hash([0; 32])) };
+    let greet = |role, hello: Hello| {
+        runtime().block_on(async {
+            let (endpoint, address, credentials) = join::join(&text, &server.token(role)).await.expect("joined");
+            join::greet(&endpoint, &address, &credentials, &hello).await.err().expect("not let in")
+        })
+    };
+    let error = greet(Role::Worker, hello.clone());
+    assert!(matches!(&error, ConnectError::Refused { reason, .. } if reason.contains("role")), "{error}");
+    let error = greet(Role::Client, Hello { protocol: 99, ..hello.clone() });
+    assert!(matches!(error, ConnectError::Version { ours: 99, theirs: PROTOCOL, .. }), "{error}");
+    let error = greet(Role::Client, Hello { abi: 99, ..hello.clone() });
+    assert!(matches!(&error, ConnectError::Refused { reason, .. } if reason.contains("ABI version 99")), "{error}");
+    let error = greet(Role::Client, Hello { module: None, ..hello });
+    assert!(matches!(error, ConnectError::Refused { .. }), "{error}");
+    assert!(!fake.happened(|event| matches!(event, Event::ClientJoined { .. } | Event::WorkerJoined { .. })));
+}
+
+#[test]
+fn another_clusters_certificate_is_not_accepted() {
+    let ((ours, fake), (theirs, _)) = (serve(), serve());
+    let error = runtime().block_on(async {
+        let (endpoint, mut address, mut credentials) =
+            join::join(&theirs.local_addr().to_string(), &theirs.token(Role::Client)).await.expect("joined there");
+        let (_, _, here) = join::join(&ours.local_addr().to_string(), &ours.token(Role::Client)).await.expect("joined here");
+        address.socket = ours.local_addr();
+        credentials.ca = here.ca;
+        let hello =
+            Hello { protocol: PROTOCOL, abi: abi::VERSION, name: String::new(), worker: None, module: Some(Hash([0; 32])) };
+        join::greet(&endpoint, &address, &credentials, &hello).await.err().expect("not let in")
+    });
+    assert!(matches!(&error, ConnectError::Refused { reason, .. } if reason.contains("certificate")), "{error}");
+    assert!(!fake.happened(|event| matches!(event, Event::ClientJoined { .. })));
+}
+
+#[test]
+fn a_module_that_is_none_is_refused() {
+    let (server, _fake) = serve();
+    let (address, token) = (server.local_addr().to_string(), server.token(Role::Client).to_string());
+    let error = TestClient::connect_to(&address, &token, b"#!/bin/sh").err().expect("not let in");
+    assert!(matches!(&error, ConnectError::BadModule { reason } if reason.contains("WebAssembly")), "{error}");
+}
+
+#[test]
+fn addresses_that_lead_nowhere() {
+    let token = Ca::in_memory().expect("a CA").token(Role::Client).to_string();
+    for address in ["", "localhost", "localhost:", ":80", "localhost:http", "127.0.0.1:0", "no such host:1", "1.2.3.4:99999"] {
+        let error = TestClient::connect_to(address, &token, b"").err().expect("no way");
+        assert!(matches!(error, ConnectError::Address { .. }), "{address}: {error}");
+    }
+    let silent = UdpSocket::bind("127.0.0.1:0").expect("bound");
+    let start = Instant::now();
+    let error = TestClient::connect_to(&silent.local_addr().expect("bound").to_string(), &token, b"").err().expect("no way");
+    assert!(matches!(error, ConnectError::Unreachable { .. }), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_port_in_use_is_said_to_be() {
+    let taken = UdpSocket::bind("127.0.0.1:0").expect("bound");
+    let settings = ServerSettings::new(taken.local_addr().expect("bound"), Ca::in_memory().expect("a CA"));
+    let error = SchedulerServer::start(settings).expect_err("taken").to_string();
+    assert!(error.contains("the port is in use"), "{error}");
+}
+
+#[test]
+fn too_many_peers_are_turned_away() {
+    let mut settings = ServerSettings::new("127.0.0.1:0".parse().expect("an address"), Ca::in_memory().expect("a CA"));
+    settings.max_peers = 1;
+    let server = SchedulerServer::start_with(settings, Box::new(Fake::default())).expect("started");
+    let first = TestClient::connect(&server);
+    let error = failure(&server, &server.token(Role::Client).to_string());
+    assert!(matches!(&error, ConnectError::Refused { reason, .. } if reason.contains("as many peers")), "{error}");
+    first.ping(1);
+}
+
+/// A directory of its own, removed again.
+struct Directory(PathBuf);
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // What is left behind harms nobody.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn a_cluster_keeps_its_ca_and_tokens() {
+    let directory = Directory(std::env::temp_dir().join(format!("quicsand-ca-{}", std::process::id())));
+    let first = Ca::load_or_create(&directory.0).expect("created");
+    let second = Ca::load_or_create(&directory.0).expect("loaded");
+    assert_eq!(first.token(Role::Worker), second.token(Role::Worker));
+    let settings = ServerSettings::new("127.0.0.1:0".parse().expect("an address"), second);
+    let server = SchedulerServer::start_with(settings, Box::new(Fake::default())).expect("started");
+    TestClient::try_connect(&server, &first.token(Role::Client).to_string()).expect("the old token is good").ping(1);
+    #[cfg(unix)]
+    for name in ["ca-key.pem", "client.token", "worker.token"] {
+        let mode = std::os::unix::fs::PermissionsExt::mode(&directory.0.join(name).metadata().expect("there").permissions());
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    let other = Directory(directory.0.with_extension("other"));
+    Ca::load_or_create(&other.0).expect("created");
+    std::fs::copy(other.0.join("ca-key.pem"), directory.0.join("ca-key.pem")).expect("copied");
+    let error = Ca::load_or_create(&directory.0).expect_err("mixed up").to_string();
+    assert!(error.contains("does not belong"), "{error}");
+}

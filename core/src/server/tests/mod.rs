@@ -1,0 +1,226 @@
+//! The shell and both peers' ends over loopback, around a machine of the tests' own.
+
+mod admission;
+mod blobs;
+mod hostile;
+mod messages;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use tokio::runtime::Runtime;
+
+use super::{SchedulerServer, ServerSettings, machine::Machine};
+use crate::{
+    ConnectError,
+    client::backend::Inbox,
+    ids::{EntryId, Hash, Key},
+    net::{
+        Ca,
+        client::{ConnectSettings, Connected, Program, connect},
+        worker::{self, BlobStore, WorkerLink, WorkerSettings},
+    },
+    scheduler::{Action, Event, Location, Scheduler, Status},
+    wire::{FromClient, FromWorker, Role, StateCounts, ToClient, ToWorker},
+};
+
+/// Whatever is waited for takes far less; a test that waits longer has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Answers counts and heartbeats, remembers what happened and who said to have what.
+#[derive(Clone, Default)]
+struct Fake {
+    seen: Arc<(Mutex<Seen>, Condvar)>,
+}
+
+#[derive(Default)]
+struct Seen {
+    events: Vec<Event>,
+    places: HashMap<Key, Location>,
+}
+
+impl Machine for Fake {
+    fn handle(&mut self, _now: Duration, event: Event, actions: &mut Vec<Action>) {
+        let mut seen = self.seen.0.lock();
+        match &event {
+            Event::FromClient(client, FromClient::Count { query, .. }) => {
+                actions.push(Action::ToClient(*client, ToClient::Counts { query: *query, counts: StateCounts::default() }));
+            }
+            Event::FromClient(client, FromClient::Close { .. }) => {
+                actions.push(Action::ToClient(*client, ToClient::Refused { reason: "asked for".to_owned() }));
+                actions.push(Action::DisconnectClient(*client));
+            }
+            Event::FromWorker(worker, FromWorker::Heartbeat(_)) => actions.push(Action::ToWorker(*worker, ToWorker::Drain)),
+            Event::FromWorker(worker, FromWorker::Holds { key, .. }) => {
+                seen.places.insert(*key, Location::Workers(vec![*worker]));
+            }
+            Event::Held { key, .. } => drop(seen.places.insert(*key, Location::Held)),
+            _ => {}
+        }
+        seen.events.push(event);
+        self.seen.1.notify_all();
+    }
+
+    fn next_deadline(&self) -> Option<Duration> {
+        let seen = self.seen.0.lock();
+        (!seen.events.iter().any(|event| matches!(event, Event::Tick))).then_some(Duration::from_millis(1))
+    }
+
+    fn locate(&self, key: Key) -> Location {
+        self.seen.0.lock().places.get(&key).cloned().unwrap_or(Location::Nowhere)
+    }
+
+    fn status(&self) -> Status {
+        Scheduler::new(crate::scheduler::Config::default()).status()
+    }
+}
+
+impl Fake {
+    /// Waits until such an event has happened.
+    fn wait_for(&self, wanted: impl Fn(&Event) -> bool) {
+        let mut seen = self.seen.0.lock();
+        while !seen.events.iter().any(&wanted) {
+            assert!(!self.seen.1.wait_for(&mut seen, PATIENCE).timed_out(), "only {:?} happened", seen.events);
+        }
+    }
+
+    fn happened(&self, wanted: impl Fn(&Event) -> bool) -> bool {
+        self.seen.0.lock().events.iter().any(wanted)
+    }
+}
+
+fn serve() -> (SchedulerServer, Fake) {
+    let fake = Fake::default();
+    let settings = ServerSettings::new("127.0.0.1:0".parse().expect("an address"), Ca::in_memory().expect("a CA"));
+    (SchedulerServer::start_with(settings, Box::new(fake.clone())).expect("started"), fake)
+}
+
+/// What a client's inbox got.
+#[derive(Debug)]
+enum Got {
+    Message(ToClient),
+    Fetched(Key, Option<Bytes>),
+    Disconnected(String),
+}
+
+struct TestInbox(mpsc::Sender<Got>);
+
+impl TestInbox {
+    fn pass(&self, got: Got) {
+        // A test that has seen enough does not listen any more.
+        let _ = self.0.send(got);
+    }
+}
+
+impl Inbox for TestInbox {
+    fn receive(&self, messages: &mut Vec<ToClient>) {
+        messages.drain(..).for_each(|message| self.pass(Got::Message(message)));
+    }
+
+    fn fetched(&self, key: Key, bytes: Option<Bytes>) {
+        self.pass(Got::Fetched(key, bytes));
+    }
+
+    fn disconnected(&self, reason: &str) {
+        self.pass(Got::Disconnected(reason.to_owned()));
+    }
+}
+
+/// A connected client.
+struct TestClient {
+    connected: Connected,
+    inbox: mpsc::Receiver<Got>,
+}
+
+impl TestClient {
+    fn connect(server: &SchedulerServer) -> Self {
+        Self::try_connect(server, &server.token(Role::Client).to_string()).expect("connected")
+    }
+
+    fn try_connect(server: &SchedulerServer, token: &str) -> Result<Self, ConnectError> {
+        Self::connect_to(&server.local_addr().to_string(), token, b"\0asm module")
+    }
+
+    fn connect_to(address: &str, token: &str, wasm: &'static [u8]) -> Result<Self, ConnectError> {
+        let settings = ConnectSettings { address: address.to_owned(), token: token.to_owned(), name: "test".to_owned() };
+        let (sender, inbox) = mpsc::channel();
+        let program = Program { wasm: Bytes::from_static(wasm), hash: Hash::of(wasm) };
+        let connected = connect(&settings, program, Arc::new(TestInbox(sender)))?;
+        Ok(Self { connected, inbox })
+    }
+
+    fn send(&self, message: FromClient) {
+        self.connected.backend.send(&mut std::iter::once(message));
+    }
+
+    fn next(&self) -> Got {
+        self.inbox.recv_timeout(PATIENCE).expect("something comes")
+    }
+
+    fn key(&self, seq: u64) -> Key {
+        EntryId { client: self.connected.client, seq }.key(0)
+    }
+
+    /// Asks the fake something and waits for the answer.
+    fn ping(&self, query: u64) {
+        self.send(FromClient::Count { query, spans: Vec::new() });
+        match self.next() {
+            Got::Message(ToClient::Counts { query: answered, .. }) => assert_eq!(answered, query),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+impl Drop for TestClient {
+    fn drop(&mut self) {
+        self.connected.backend.close();
+    }
+}
+
+/// Keeps values in a map.
+#[derive(Default)]
+struct TestStore(Mutex<HashMap<Key, (Bytes, Hash)>>);
+
+impl BlobStore for TestStore {
+    fn read(&self, key: Key) -> Option<(Bytes, Hash)> {
+        self.0.lock().get(&key).cloned()
+    }
+
+    fn write(&self, key: Key, bytes: Bytes, hash: Hash) -> Result<(), String> {
+        self.0.lock().insert(key, (bytes, hash));
+        Ok(())
+    }
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
+}
+
+fn worker_settings(server: &SchedulerServer) -> WorkerSettings {
+    WorkerSettings {
+        address: server.local_addr().to_string(),
+        token: server.token(Role::Worker).to_string(),
+        name: "test".to_owned(),
+        slots: 1,
+        memory: 1 << 30,
+        arch: "x86_64".to_owned(),
+        labels: Vec::new(),
+        resources: Vec::new(),
+        listen: None,
+    }
+}
+
+async fn join_worker(server: &SchedulerServer) -> (WorkerLink, Arc<TestStore>) {
+    let store = Arc::new(TestStore::default());
+    let link = worker::join(&worker_settings(server), Arc::clone(&store) as Arc<dyn BlobStore>).await.expect("joined");
+    (link, store)
+}
+
+fn holds(key: Key, bytes: &Bytes) -> FromWorker {
+    FromWorker::Holds { key, len: bytes.len() as u64, hash: Hash::of(bytes) }
+}
