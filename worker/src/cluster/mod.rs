@@ -1,0 +1,125 @@
+//! Clusters on this machine, for development, tests and single machines. Owns: what starts and ends with a [`LocalCluster`]. Must not
+//! know: how its scheduler and workers work.
+
+#[cfg(not(target_family = "wasm"))]
+mod command;
+#[cfg(not(target_family = "wasm"))]
+mod native;
+#[cfg(target_family = "wasm")]
+#[path = "absent.rs"]
+mod native;
+
+use std::path::PathBuf;
+
+use quicsand::{Client, ConnectError, Module, wire::Role};
+
+/// A scheduler and workers on this machine, over loopback QUIC, with everything that a fleet has: certificates, the sandbox, limits.
+/// Dropping it ends them all.
+///
+/// By default they live in this process; [`Builder::processes`] starts processes of the `quicsand` command instead.
+#[derive(Debug)]
+pub struct LocalCluster {
+    native: native::Cluster,
+    module: Option<Module>,
+}
+
+/// What a [`LocalCluster`] is to be; made by [`LocalCluster::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "nothing starts before `start`"]
+#[cfg_attr(target_family = "wasm", expect(dead_code, reason = "nothing is ever started in a guest"))]
+pub struct Builder {
+    workers: usize,
+    slots: u32,
+    memory: Option<u64>,
+    module: Option<Module>,
+    processes: bool,
+    command: Option<PathBuf>,
+}
+
+impl LocalCluster {
+    /// A scheduler and `workers` workers of one slot each, in this process.
+    ///
+    /// # Errors
+    /// As [`Builder::start`].
+    pub fn new(workers: usize) -> Result<Self, ConnectError> {
+        Self::builder().workers(workers).start()
+    }
+
+    /// For everything else.
+    pub fn builder() -> Builder {
+        Builder { workers: 1, slots: 1, memory: None, module: None, processes: false, command: None }
+    }
+
+    /// The scheduler's address, `HOST:PORT`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.native.address()
+    }
+
+    /// A token that lets its bearer join in that role.
+    #[must_use]
+    pub fn token(&self, role: Role) -> &str {
+        self.native.token(role)
+    }
+
+    /// A client of this cluster, with the module that [`Builder::module`] was given or else the program's own.
+    ///
+    /// # Errors
+    /// When there is no module, or it does not belong to the program.
+    pub fn client(&self) -> quicsand::Result<Client> {
+        let builder = Client::builder().address(self.address()).token(self.token(Role::Client));
+        match self.module {
+            Some(module) => builder.module(module),
+            None => builder,
+        }
+        .connect()
+    }
+
+    /// Ends worker `index` as if it had died: nothing is finished, nothing given back. Those that are not there are left alone.
+    pub fn kill_worker(&mut self, index: usize) {
+        self.native.kill_worker(index);
+    }
+}
+
+impl Builder {
+    /// Number of workers; 1 if nothing is said.
+    pub fn workers(self, workers: usize) -> Self {
+        Self { workers, ..self }
+    }
+
+    /// Items that each worker runs at a time; 1 if nothing is said.
+    pub fn slots(self, slots: u32) -> Self {
+        Self { slots, ..self }
+    }
+
+    /// Bytes of memory that each worker's tasks may use together; an equal part of what the machine can spare if nothing is said.
+    pub fn memory(self, bytes: u64) -> Self {
+        Self { memory: Some(bytes), ..self }
+    }
+
+    /// The module of the clients; the program's own if nothing is said.
+    pub fn module(self, module: Module) -> Self {
+        Self { module: Some(module), ..self }
+    }
+
+    /// Starts scheduler and workers as processes of the `quicsand` command. They end with this process, whatever ends it.
+    pub fn processes(self) -> Self {
+        Self { processes: true, ..self }
+    }
+
+    /// Where the `quicsand` command is. Else it is what QUICSAND_COMMAND names, or is looked for beside the program and in PATH.
+    pub fn command(self, path: impl Into<PathBuf>) -> Self {
+        Self { command: Some(path.into()), ..self }
+    }
+
+    /// Starts it, and waits until every worker has joined.
+    ///
+    /// # Errors
+    /// When a part could not be started, or there is no `quicsand` command where one is asked for.
+    pub fn start(self) -> Result<LocalCluster, ConnectError> {
+        Ok(LocalCluster { native: native::Cluster::start(&self)?, module: self.module })
+    }
+}
+
+#[cfg(all(test, not(target_family = "wasm")))]
+mod tests;

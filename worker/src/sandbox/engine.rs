@@ -1,0 +1,333 @@
+//! The engine: its settings, its epoch thread, and the modules loaded into it. Must not know: batches.
+
+use std::{
+    hash::{Hash as _, Hasher},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use parking_lot::{Condvar, Mutex};
+use quicsand::{abi, ids::Hash};
+use thiserror::Error;
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, Linker, OptLevel, PoolingAllocationConfig, WasmBacktraceDetails};
+
+use super::{
+    cache::Cache,
+    limits::TABLE_ELEMENTS,
+    module::{self, Module, ModuleError},
+    wasi::{self, Guest},
+};
+
+/// How often running guests are looked at.
+const TICK: Duration = Duration::from_millis(5);
+/// Ticks without work after which the epoch thread sleeps until there is some.
+const IDLE_TICKS: u32 = 20;
+/// Loaded modules that are kept for the next call.
+const MODULES: usize = 16;
+/// Stack that wasm code may use; with what the host needs it fits into a thread's usual 2 MiB.
+const STACK_BYTES: usize = 1 << 20;
+/// All that 32-bit addresses reach.
+const MAX_MEMORY: u64 = 4 << 30;
+const PAGE: u64 = 64 << 10;
+
+/// What tasks may have on this machine, whatever they wish.
+#[derive(Clone, Debug)]
+pub struct SandboxConfig {
+    /// Bytes of memory of a task, at most; 4 GiB by default, which is all that a guest can address.
+    pub memory_cap: u64,
+    /// Time for one item, at most; without limit by default.
+    pub time_cap: Option<Duration>,
+    /// Bytes of one item's result, at most; 256 MiB by default, never more than [`abi::MAX_RESULT`].
+    pub output_cap: u64,
+    /// Bytes that are kept of what one item prints: the last ones. 16 KiB by default.
+    pub log_cap: usize,
+    /// Bytes of a module's WebAssembly, at most; 256 MiB by default.
+    pub module_cap: u64,
+    /// Where compiled modules are kept for the next start; nowhere by default.
+    pub cache_dir: Option<PathBuf>,
+    /// How many batches run at a time: each has a [`Runner`](super::Runner). By default, one a processor.
+    pub slots: u32,
+}
+
+impl Default for SandboxConfig {
+    fn default() -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            memory_cap: MAX_MEMORY,
+            time_cap: None,
+            output_cap: 256 << 20,
+            log_cap: 16 << 10,
+            module_cap: 256 << 20,
+            cache_dir: None,
+            slots: u32::try_from(processors).unwrap_or(1),
+        }
+    }
+}
+
+/// Why there is no sandbox.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SandboxError {
+    /// wasmtime does not run on this machine.
+    #[error("the WebAssembly engine cannot be set up: {reason}")]
+    Engine {
+        /// What it said.
+        reason: String,
+    },
+    /// The epoch thread did not start.
+    #[error("the sandbox's thread cannot be started")]
+    Thread(#[source] std::io::Error),
+}
+
+/// One engine, its epoch thread, and the modules loaded into it. Dropping it stops the thread.
+pub struct Sandbox {
+    config: SandboxConfig,
+    engine: Engine,
+    linker: Linker<Guest>,
+    ticker: Ticker,
+    cache: Option<Cache>,
+    /// The most recently used is last.
+    modules: Mutex<Vec<Arc<Module>>>,
+    /// Compiling uses all processors and much memory: one at a time.
+    compiling: Mutex<()>,
+}
+
+impl std::fmt::Debug for Sandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sandbox").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Sandbox {
+    /// Sets the engine up. A cache directory that cannot be used is logged and done without.
+    ///
+    /// # Errors
+    /// When wasmtime does not support this machine, or a thread cannot be started.
+    pub fn new(mut config: SandboxConfig) -> Result<Self, SandboxError> {
+        config.memory_cap = (config.memory_cap.min(MAX_MEMORY) / PAGE * PAGE).max(PAGE);
+        config.output_cap = config.output_cap.min(u64::from(abi::MAX_RESULT));
+        let refused = |error: wasmtime::Error| SandboxError::Engine { reason: format!("{error:#}") };
+        let engine = engine(&config).map_err(refused)?;
+        let linker = wasi::linker(&engine).map_err(refused)?;
+        let cache = config.cache_dir.as_deref().and_then(|dir| {
+            Cache::open(dir, compiler(&engine))
+                .inspect_err(|error| tracing::warn!(dir = %dir.display(), %error, "compiled modules cannot be cached"))
+                .ok()
+        });
+        let ticker = Ticker::start(engine.clone()).map_err(SandboxError::Thread)?;
+        Ok(Self { config, engine, linker, ticker, cache, modules: Mutex::default(), compiling: Mutex::default() })
+    }
+
+    /// The module `hash`, whose bytes are `wasm`. Blocks while it compiles.
+    ///
+    /// # Errors
+    /// When the bytes are not the module's, or are nothing that may run here.
+    pub fn load(&self, hash: Hash, wasm: &[u8]) -> Result<Arc<Module>, ModuleError> {
+        if let Some(module) = self.get(hash) {
+            return Ok(module);
+        }
+        if wasm.len() as u64 > self.config.module_cap {
+            return Err(ModuleError::TooLarge { size: wasm.len() as u64, cap: self.config.module_cap });
+        }
+        let found = Hash::of(wasm);
+        if found != hash {
+            return Err(ModuleError::Hash { expected: hash, found });
+        }
+        let entries = module::inspect(wasm, self.config.memory_cap)?;
+        let _turn = self.compiling.lock();
+        if let Some(module) = self.get(hash) {
+            return Ok(module);
+        }
+        let compiled = match self.cached(hash) {
+            Some(compiled) => compiled,
+            None => self.compile(hash, wasm)?,
+        };
+        let module = Arc::new(Module::link(hash, &compiled, entries, &self.linker)?);
+        let mut modules = self.modules.lock();
+        modules.push(Arc::clone(&module));
+        if modules.len() > MODULES {
+            modules.remove(0);
+        }
+        Ok(module)
+    }
+
+    /// The module `hash`, if it is loaded.
+    #[must_use]
+    pub fn get(&self, hash: Hash) -> Option<Arc<Module>> {
+        let mut modules = self.modules.lock();
+        let at = modules.iter().position(|module| module.hash() == hash)?;
+        modules[at..].rotate_left(1);
+        modules.last().cloned()
+    }
+
+    /// What tasks may have, as in force.
+    #[must_use]
+    pub fn config(&self) -> &SandboxConfig {
+        &self.config
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Keeps the epoch going until the guard is dropped.
+    pub(crate) fn tick(&self) -> Ticking<'_> {
+        self.ticker.shared.enter()
+    }
+
+    fn compile(&self, hash: Hash, wasm: &[u8]) -> Result<wasmtime::Module, ModuleError> {
+        let compiled = wasmtime::Module::from_binary(&self.engine, wasm)
+            .map_err(|error| ModuleError::Compile { reason: format!("{error:#}") })?;
+        if let Some(cache) = &self.cache {
+            match compiled.serialize() {
+                Ok(bytes) => cache.put(hash, &bytes),
+                Err(error) => tracing::warn!(%error, "a compiled module could not be cached"),
+            }
+        }
+        Ok(compiled)
+    }
+
+    #[expect(unsafe_code, reason = "compiled code is trusted by nature")]
+    fn cached(&self, hash: Hash) -> Option<wasmtime::Module> {
+        let bytes = self.cache.as_ref()?.get(hash)?;
+        // SAFETY: the bytes are what `Module::serialize` gave: the cache's keyed checksum held, and its secret is only in a
+        // directory that nobody but this user can read or write.
+        unsafe { wasmtime::Module::deserialize(&self.engine, bytes) }
+            .inspect_err(|error| tracing::warn!(%error, "a cached module does not load, compiling again"))
+            .ok()
+    }
+}
+
+/// An engine with pre-made rooms for instances, or without where the address space is too small for them.
+fn engine(config: &SandboxConfig) -> wasmtime::Result<Engine> {
+    let mut settings = Config::new();
+    settings
+        .epoch_interruption(true)
+        .cranelift_opt_level(OptLevel::Speed)
+        .max_wasm_stack(STACK_BYTES)
+        .wasm_simd(true)
+        .wasm_multi_memory(false)
+        .wasm_memory64(false)
+        // Debug information of strangers is not read: it can be made to take for ever. The `name` section gives the frames.
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable);
+
+    let rooms = config.slots.max(1).saturating_add(2);
+    // Memory that an instance used goes back to the system: keeping some resident made a fresh one dearer (26 to 57 us, not 21).
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_core_instances(rooms)
+        .total_memories(rooms)
+        .total_tables(rooms)
+        .max_memories_per_module(1)
+        .max_tables_per_module(1)
+        .table_elements(TABLE_ELEMENTS)
+        .max_memory_size(usize::try_from(config.memory_cap).unwrap_or(usize::MAX));
+    settings.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    Engine::new(&settings).or_else(|error| {
+        tracing::info!(error = %format!("{error:#}"), "no room for a pool of instances, making each on demand");
+        settings.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+        Engine::new(&settings)
+    })
+}
+
+/// Stands for everything that decides whether compiled code fits this engine: version, settings, processor.
+fn compiler(engine: &Engine) -> [u8; 32] {
+    struct Blake3(blake3::Hasher);
+    impl Hasher for Blake3 {
+        fn write(&mut self, bytes: &[u8]) {
+            self.0.update(bytes);
+        }
+
+        fn finish(&self) -> u64 {
+            let [a, b, c, d, e, f, g, h, ..] = *self.0.finalize().as_bytes();
+            u64::from_le_bytes([a, b, c, d, e, f, g, h])
+        }
+    }
+    let mut hasher = Blake3(blake3::Hasher::new());
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    *hasher.0.finalize().as_bytes()
+}
+
+/// The thread that counts the epoch up while guests run.
+struct Ticker {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    running: AtomicUsize,
+    /// The thread sleeps, and has to be woken.
+    parked: AtomicBool,
+    stop: Mutex<bool>,
+    wake: Condvar,
+}
+
+impl Ticker {
+    fn start(engine: Engine) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let own = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("quicsand-epoch".into()).spawn(move || own.tick(&engine))?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        *self.shared.stop.lock() = true;
+        self.shared.wake.notify_all();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the epoch thread panicked");
+        }
+    }
+}
+
+impl Shared {
+    fn tick(&self, engine: &Engine) {
+        let mut idle = 0;
+        let mut stop = self.stop.lock();
+        while !*stop {
+            if self.running.load(Ordering::SeqCst) > 0 {
+                idle = 0;
+                engine.increment_epoch();
+            } else {
+                idle += 1;
+            }
+            if idle < IDLE_TICKS {
+                self.wake.wait_for(&mut stop, TICK);
+                continue;
+            }
+            // Whoever enters counts itself before it looks at `parked`, so one of the two sees the other.
+            self.parked.store(true, Ordering::SeqCst);
+            if self.running.load(Ordering::SeqCst) == 0 {
+                self.wake.wait(&mut stop);
+            }
+            self.parked.store(false, Ordering::SeqCst);
+            idle = 0;
+        }
+    }
+
+    fn enter(&self) -> Ticking<'_> {
+        self.running.fetch_add(1, Ordering::SeqCst);
+        if self.parked.load(Ordering::SeqCst) {
+            drop(self.stop.lock());
+            self.wake.notify_all();
+        }
+        Ticking(self)
+    }
+}
+
+/// Something runs.
+pub(crate) struct Ticking<'a>(&'a Shared);
+
+impl Drop for Ticking<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,269 @@
+//! When a guest has to stop: cancellation, time, memory. Must not know: what any task does, or how an error is worded.
+
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+use wasmtime::ResourceLimiter;
+
+/// Elements that a module's table may have: function pointers, in a module from Rust.
+pub(crate) const TABLE_ELEMENTS: usize = 100_000;
+
+/// Cancels items of a running batch from another thread. Clones speak of the same batch; one is made a batch.
+///
+/// An item that finishes before its cancellation is noticed keeps its value.
+#[derive(Clone, Debug, Default)]
+pub struct Control(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    any: AtomicBool,
+    /// Cancelled items: ascending, neither overlapping nor touching.
+    cancelled: Mutex<Vec<Range<u32>>>,
+    wake: Condvar,
+}
+
+impl Control {
+    /// Nothing is cancelled.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Cancels `count` items from `first` on, counted from the batch's first. Items past its end are ignored.
+    pub fn cancel(&self, first: u32, count: u32) {
+        if count == 0 {
+            return;
+        }
+        let mut new = first..first.saturating_add(count);
+        let mut cancelled = self.0.cancelled.lock();
+        let from = cancelled.partition_point(|range| range.end < new.start);
+        let to = cancelled.partition_point(|range| range.start <= new.end);
+        if let (Some(left), Some(right)) = (cancelled.get(from), to.checked_sub(1).and_then(|at| cancelled.get(at)))
+            && from < to
+        {
+            new = new.start.min(left.start)..new.end.max(right.end);
+        }
+        cancelled.splice(from..to, [new]);
+        self.0.any.store(true, Ordering::Release);
+        self.0.wake.notify_all();
+    }
+
+    /// Cancels everything that has not finished.
+    pub fn cancel_all(&self) {
+        self.cancel(0, u32::MAX);
+    }
+
+    /// Whether `item`, counted from the batch's first, is cancelled.
+    #[must_use]
+    pub fn is_cancelled(&self, item: u32) -> bool {
+        self.0.any.load(Ordering::Acquire) && covers(&self.0.cancelled.lock(), item)
+    }
+
+    /// The first cancelled item in `range`, or its end.
+    pub(crate) fn next_cancelled(&self, range: Range<u32>) -> u32 {
+        if !self.0.any.load(Ordering::Acquire) {
+            return range.end;
+        }
+        let cancelled = self.0.cancelled.lock();
+        let at = cancelled.partition_point(|cancelled| cancelled.end <= range.start);
+        cancelled.get(at).map_or(range.end, |cancelled| cancelled.start.clamp(range.start, range.end))
+    }
+
+    /// Blocks until `until` (for ever if `None`) or until `item` is cancelled.
+    pub(crate) fn sleep(&self, item: u32, until: Option<Instant>) {
+        let mut cancelled = self.0.cancelled.lock();
+        while !covers(&cancelled, item) {
+            match until {
+                Some(until) => {
+                    if self.0.wake.wait_until(&mut cancelled, until).timed_out() {
+                        return;
+                    }
+                }
+                None => self.0.wake.wait(&mut cancelled),
+            }
+        }
+    }
+}
+
+fn covers(cancelled: &[Range<u32>], item: u32) -> bool {
+    let at = cancelled.partition_point(|range| range.end <= item);
+    cancelled.get(at).is_some_and(|range| range.start <= item)
+}
+
+/// Why the host stopped a guest. Travels as the cause of a wasmtime error.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Stop {
+    #[error("cancelled")]
+    Cancelled,
+    #[error("over the time limit of {limit:?}")]
+    Time { limit: Duration },
+    #[error("over the memory limit of {limit} bytes")]
+    Memory { limit: u64, peak: u64 },
+    #[error("exit({0})")]
+    Exit(i32),
+    #[error("the module breaks the guest ABI: {0}")]
+    Lie(&'static str),
+}
+
+/// Watches which item a guest is at, and when that item has to stop.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    control: Control,
+    /// The call's first item, counted from the batch's first.
+    first: u32,
+    /// Items in the call.
+    count: u32,
+    limit: Option<Duration>,
+    /// The last value of the guest's `started` that was seen.
+    seen: u32,
+    /// Since when.
+    since: Instant,
+}
+
+impl Watch {
+    /// A watch over a call of `items`, not begun. Until it begins, all time is the first item's.
+    pub(crate) fn new(control: &Control, items: &Range<u32>, limit: Option<Duration>) -> Self {
+        Self {
+            control: control.clone(),
+            first: items.start,
+            count: items.end - items.start,
+            limit,
+            seen: 0,
+            since: Instant::now(),
+        }
+    }
+
+    /// The first item's clock starts now.
+    pub(crate) fn begin(&mut self) {
+        self.since = Instant::now();
+    }
+
+    /// The item that a guest with this `started` is at, counted from the batch's first.
+    pub(crate) fn item(&self, started: u32) -> u32 {
+        self.first.saturating_add(started.saturating_sub(1))
+    }
+
+    /// Takes note of the guest's `started`, and says whether its item has to stop.
+    ///
+    /// An item that begins between two looks is timed from the second: its limit holds to within a tick.
+    pub(crate) fn look(&mut self, started: u32) -> Result<(), Stop> {
+        let now = Instant::now();
+        if started < self.seen || started > self.count {
+            return Err(Stop::Lie("it counts its items wrong"));
+        }
+        if started != self.seen {
+            if started > 1 {
+                self.since = now;
+            }
+            self.seen = started;
+        }
+        if self.control.is_cancelled(self.item(started)) {
+            return Err(Stop::Cancelled);
+        }
+        match self.limit {
+            Some(limit) if now.duration_since(self.since) >= limit => Err(Stop::Time { limit }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Blocks until `until` (for ever if `None`), the item's time limit or its cancellation; [`Watch::look`] then says which.
+    pub(crate) fn sleep(&self, until: Option<Instant>) {
+        let deadline = self.limit.and_then(|limit| self.since.checked_add(limit));
+        let until = match (until, deadline) {
+            (Some(until), Some(deadline)) => Some(until.min(deadline)),
+            (until, deadline) => until.or(deadline),
+        };
+        self.control.sleep(self.item(self.seen), until);
+    }
+}
+
+/// What an instance may grow to. A request beyond it ends the item: a guest whose allocator merely fails would report a crash of
+/// its own making, or none.
+#[derive(Debug)]
+pub(crate) struct Growth {
+    /// Bytes of linear memory.
+    pub(crate) memory: u64,
+}
+
+impl ResourceLimiter for Growth {
+    fn memory_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let peak = desired as u64;
+        if peak <= self.memory { Ok(true) } else { Err(wasmtime::Error::new(Stop::Memory { limit: self.memory, peak })) }
+    }
+
+    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(desired <= TABLE_ELEMENTS)
+    }
+
+    fn instances(&self) -> usize {
+        1
+    }
+
+    fn tables(&self) -> usize {
+        1
+    }
+
+    fn memories(&self) -> usize {
+        1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cancelled_ranges_merge() {
+        let control = Control::new();
+        for (first, count) in [(10, 5), (20, 5), (0, 2), (15, 5), (2, 1), (22, 1), (7, 0)] {
+            control.cancel(first, count);
+        }
+        assert_eq!(*control.0.cancelled.lock(), [0..3, 10..25]);
+        let cancelled: Vec<u32> = (0..30).filter(|&item| control.is_cancelled(item)).collect();
+        assert_eq!(cancelled, (0..3).chain(10..25).collect::<Vec<_>>());
+        assert_eq!(control.next_cancelled(3..8), 8);
+        assert_eq!(control.next_cancelled(3..12), 10);
+        assert_eq!(control.next_cancelled(12..14), 12);
+        assert_eq!(control.next_cancelled(25..26), 26);
+        control.cancel_all();
+        assert!(control.is_cancelled(u32::MAX - 1));
+        assert_eq!(control.0.cancelled.lock().len(), 1);
+    }
+
+    #[test]
+    fn a_sleeper_wakes_when_its_item_is_cancelled() {
+        let control = Control::new();
+        std::thread::scope(|scope| {
+            scope.spawn(|| control.sleep(3, None));
+            control.cancel(3, 1);
+        });
+    }
+
+    #[test]
+    fn a_guest_that_counts_backwards_or_too_far_is_a_liar() {
+        let mut watch = Watch::new(&Control::new(), &(0..4), None);
+        assert_eq!(watch.look(2), Ok(()));
+        assert!(matches!(watch.look(1), Err(Stop::Lie(_))));
+        assert!(matches!(watch.look(5), Err(Stop::Lie(_))));
+    }
+
+    #[test]
+    fn each_item_has_its_own_time() {
+        let mut watch = Watch::new(&Control::new(), &(0..4), Some(Duration::ZERO));
+        assert!(matches!(watch.look(1), Err(Stop::Time { .. })));
+        let mut watch = Watch::new(&Control::new(), &(0..4), Some(Duration::from_secs(3600)));
+        watch.since = watch.since.checked_sub(Duration::from_secs(3599)).unwrap_or(watch.since);
+        let before = watch.since;
+        assert_eq!(watch.look(1), Ok(()));
+        assert_eq!(watch.since, before);
+        assert_eq!(watch.look(2), Ok(()));
+        assert!(watch.since > before);
+    }
+}

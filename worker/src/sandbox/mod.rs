@@ -1,0 +1,34 @@
+//! Runs batches of a module's tasks in WebAssembly. Owns: the engine, compiled modules and their cache, instances, limits, the
+//! guest's view of the world. Knows bytes and ids only: no wire, no network, no async runtime.
+//!
+//! Order of use: one [`Sandbox`] a process; [`Sandbox::load`] for each module; one [`Runner`] a compute thread, whose
+//! [`Runner::run`] blocks that thread for a batch; a [`Control`] shared with whoever may cancel items meanwhile.
+//!
+//! # Threads
+//! wasm code runs on the calling thread's stack and may use 1 MiB of it: give compute threads 2 MiB (the default) or more.
+//!
+//! # What a batch may rely on
+//! - Limits are per item. The epoch thread ticks every 5 ms; at a tick a running guest is asked which item it is at, and stopped
+//!   when that item is out of time or cancelled. A guest that sleeps in the host wakes at once.
+//! - A trap loses one item. What is finished is kept, the item is blamed, the rest runs in a fresh instance.
+//! - Items share an instance's memory, and arguments and results of a whole batch lie in it. So an item that runs into the memory
+//!   limit is run again alone in a fresh instance before it is blamed.
+//! - Whatever the guest says about itself (addresses, lengths, counters) is checked before it is used.
+
+mod batch;
+mod cache;
+mod engine;
+mod instance;
+mod limits;
+mod log;
+mod module;
+mod outcome;
+mod runner;
+#[cfg(test)]
+mod tests;
+mod wasi;
+
+pub use engine::{Sandbox, SandboxConfig, SandboxError};
+pub use limits::Control;
+pub use module::{Module, ModuleError};
+pub use runner::{BatchResult, HoleInput, Job, Runner};

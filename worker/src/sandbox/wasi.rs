@@ -1,0 +1,318 @@
+//! WASI preview 1 with nothing granted: what a guest sees of the world is two output streams, clocks, randomness and sleep.
+//!
+//! An own implementation, since the surface is small enough to read in one sitting, and a sleep must end when its item is
+//! cancelled or out of time. Every other function of preview 1 is there, so that any program links, and says that there is nothing.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use wasmtime::{Caller, Engine, Error, FuncType, Linker, Memory, Result, Val, ValType};
+
+use super::{
+    limits::{Growth, Stop, Watch},
+    log::Log,
+};
+
+/// The one module that guests may import from.
+pub(crate) const MODULE: &str = "wasi_snapshot_preview1";
+
+/// What a store knows of its guest.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    pub(crate) growth: Growth,
+    pub(crate) watch: Watch,
+    pub(crate) log: Log,
+    /// Set once the instance is there: guests cannot run before, as start sections are refused.
+    pub(crate) memory: Option<Memory>,
+    /// Where the guest counts its items, while it runs a batch; before and after, the count is stale.
+    pub(crate) counter: Option<u32>,
+    /// The zero of its monotonic clock.
+    pub(crate) born: Instant,
+}
+
+impl Guest {
+    /// The number of items that the guest says it has begun, given its memory.
+    pub(crate) fn started(&self, memory: &[u8]) -> u32 {
+        self.counter.and_then(|at| read_u32(memory, at)).unwrap_or(0)
+    }
+}
+
+/// The number at `at`, if that is in the guest's memory.
+pub(crate) fn read_u32(memory: &[u8], at: u32) -> Option<u32> {
+    let bytes = slice(memory, at, 4)?;
+    bytes.try_into().ok().map(u32::from_le_bytes)
+}
+
+/// `len` bytes at `at`, if they are in the guest's memory.
+pub(crate) fn slice(memory: &[u8], at: u32, len: u32) -> Option<&[u8]> {
+    memory.get(at as usize..)?.get(..len as usize)
+}
+
+const SUCCESS: i32 = 0;
+const BADF: i32 = 8;
+const FAULT: i32 = 21;
+const INVAL: i32 = 28;
+const NOSYS: i32 = 52;
+
+/// Bytes that one call writes or fills at most before it looks whether the item has to stop.
+const CHUNK: usize = 64 << 10;
+/// Vectors that one write may have, subscriptions that one poll may have.
+const VECTORS: u32 = 1024;
+/// The monotonic clock starts here, so that a guest can look back a while without reaching below zero.
+const CLOCK_START: Duration = Duration::from_secs(24 * 3600);
+
+/// Functions that answer with a number: name, parameters (`i` for `i32`, `I` for `i64`), answer.
+const REFUSED: &[(&str, &str, i32)] = &[
+    ("fd_advise", "iIIi", BADF),
+    ("fd_allocate", "iII", BADF),
+    ("fd_close", "i", BADF),
+    ("fd_datasync", "i", BADF),
+    ("fd_fdstat_set_flags", "ii", BADF),
+    ("fd_fdstat_set_rights", "iII", BADF),
+    ("fd_filestat_get", "ii", BADF),
+    ("fd_filestat_set_size", "iI", BADF),
+    ("fd_filestat_set_times", "iIIi", BADF),
+    ("fd_pread", "iiiIi", BADF),
+    ("fd_prestat_dir_name", "iii", BADF),
+    ("fd_prestat_get", "ii", BADF),
+    ("fd_pwrite", "iiiIi", BADF),
+    ("fd_readdir", "iiiIi", BADF),
+    ("fd_renumber", "ii", BADF),
+    ("fd_seek", "iIii", BADF),
+    ("fd_sync", "i", BADF),
+    ("fd_tell", "ii", BADF),
+    ("path_create_directory", "iii", BADF),
+    ("path_filestat_get", "iiiii", BADF),
+    ("path_filestat_set_times", "iiiiIIi", BADF),
+    ("path_link", "iiiiiii", BADF),
+    ("path_open", "iiiiiIIii", BADF),
+    ("path_readlink", "iiiiii", BADF),
+    ("path_remove_directory", "iii", BADF),
+    ("path_rename", "iiiiii", BADF),
+    ("path_symlink", "iiiii", BADF),
+    ("path_unlink_file", "iii", BADF),
+    ("proc_raise", "i", NOSYS),
+    ("sched_yield", "", SUCCESS),
+    ("sock_accept", "iii", BADF),
+    ("sock_recv", "iiiiii", BADF),
+    ("sock_send", "iiiii", BADF),
+    ("sock_shutdown", "ii", BADF),
+];
+
+/// Functions that do something.
+const SERVED: &[&str] = &[
+    "args_get",
+    "args_sizes_get",
+    "clock_res_get",
+    "clock_time_get",
+    "environ_get",
+    "environ_sizes_get",
+    "fd_fdstat_get",
+    "fd_read",
+    "fd_write",
+    "poll_oneoff",
+    "proc_exit",
+    "random_get",
+];
+
+/// Whether there is a function `name` for guests to import.
+pub(crate) fn has(name: &str) -> bool {
+    SERVED.contains(&name) || REFUSED.iter().any(|(refused, ..)| *refused == name)
+}
+
+/// A linker that knows all of preview 1.
+pub(crate) fn linker(engine: &Engine) -> Result<Linker<Guest>> {
+    let mut linker = Linker::new(engine);
+    linker.func_wrap(MODULE, "args_get", |_: i32, _: i32| SUCCESS)?;
+    linker.func_wrap(MODULE, "args_sizes_get", no_strings)?;
+    linker.func_wrap(MODULE, "environ_get", |_: i32, _: i32| SUCCESS)?;
+    linker.func_wrap(MODULE, "environ_sizes_get", no_strings)?;
+    linker.func_wrap(MODULE, "clock_res_get", clock_res_get)?;
+    linker.func_wrap(MODULE, "clock_time_get", clock_time_get)?;
+    linker.func_wrap(MODULE, "fd_fdstat_get", fd_fdstat_get)?;
+    linker.func_wrap(MODULE, "fd_read", fd_read)?;
+    linker.func_wrap(MODULE, "fd_write", fd_write)?;
+    linker.func_wrap(MODULE, "poll_oneoff", poll_oneoff)?;
+    linker.func_wrap(MODULE, "random_get", random_get)?;
+    linker.func_wrap(MODULE, "proc_exit", |code: i32| -> Result<()> { Err(Error::new(Stop::Exit(code))) })?;
+    for &(name, params, answer) in REFUSED {
+        let params = params.chars().map(|param| if param == 'I' { ValType::I64 } else { ValType::I32 });
+        let ty = FuncType::new(engine, params, [ValType::I32]);
+        linker.func_new(MODULE, name, ty, move |_, _, results| {
+            results.fill(Val::I32(answer));
+            Ok(())
+        })?;
+    }
+    Ok(linker)
+}
+
+fn parts<'a>(caller: &'a mut Caller<'_, Guest>) -> Result<(&'a mut [u8], &'a mut Guest)> {
+    let memory = caller.data().memory.ok_or_else(|| Error::msg("the guest has no memory yet"))?;
+    Ok(memory.data_and_store_mut(caller))
+}
+
+/// Stops the guest if its item has to.
+fn look(memory: &[u8], guest: &mut Guest) -> Result<()> {
+    let started = guest.started(memory);
+    guest.watch.look(started).map_err(Error::new)
+}
+
+fn put(memory: &mut [u8], at: i32, bytes: &[u8]) -> i32 {
+    let room = memory.get_mut(at.cast_unsigned() as usize..).and_then(|rest| rest.get_mut(..bytes.len()));
+    match room {
+        Some(room) => {
+            room.copy_from_slice(bytes);
+            SUCCESS
+        }
+        None => FAULT,
+    }
+}
+
+fn no_strings(mut caller: Caller<'_, Guest>, count: i32, bytes: i32) -> Result<i32> {
+    let (memory, _) = parts(&mut caller)?;
+    Ok(put(memory, count, &[0; 4]).max(put(memory, bytes, &[0; 4])))
+}
+
+fn clock_res_get(mut caller: Caller<'_, Guest>, _clock: i32, out: i32) -> Result<i32> {
+    let (memory, _) = parts(&mut caller)?;
+    Ok(put(memory, out, &1_u64.to_le_bytes()))
+}
+
+fn clock_time_get(mut caller: Caller<'_, Guest>, clock: i32, _precision: i64, out: i32) -> Result<i32> {
+    let (memory, guest) = parts(&mut caller)?;
+    Ok(put(memory, out, &now_ns(guest, clock.cast_unsigned()).to_le_bytes()))
+}
+
+/// Clock 0 is the time of day; the others count from the instance's birth.
+fn now_ns(guest: &Guest, clock: u32) -> u64 {
+    let now = match clock {
+        0 => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        _ => guest.born.elapsed() + CLOCK_START,
+    };
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn fd_fdstat_get(mut caller: Caller<'_, Guest>, fd: i32, out: i32) -> Result<i32> {
+    const CHARACTER_DEVICE: u8 = 2;
+    const READ: u64 = 1 << 1;
+    const WRITE: u64 = 1 << 6;
+    if !(0..=2).contains(&fd) {
+        return Ok(BADF);
+    }
+    let mut stat = [0; 24];
+    stat[0] = CHARACTER_DEVICE;
+    stat[8..16].copy_from_slice(&(if fd == 0 { READ } else { WRITE }).to_le_bytes());
+    let (memory, _) = parts(&mut caller)?;
+    Ok(put(memory, out, &stat))
+}
+
+fn fd_read(mut caller: Caller<'_, Guest>, fd: i32, _vectors: i32, _count: i32, out: i32) -> Result<i32> {
+    if fd != 0 {
+        return Ok(BADF);
+    }
+    let (memory, _) = parts(&mut caller)?;
+    Ok(put(memory, out, &[0; 4]))
+}
+
+fn fd_write(mut caller: Caller<'_, Guest>, fd: i32, vectors: i32, count: i32, out: i32) -> Result<i32> {
+    if fd != 1 && fd != 2 {
+        return Ok(BADF);
+    }
+    let count = count.cast_unsigned();
+    if count > VECTORS {
+        return Ok(INVAL);
+    }
+    let (memory, guest) = parts(&mut caller)?;
+    look(memory, guest)?;
+    let item = guest.watch.item(guest.started(memory));
+    let Some(vectors) = slice(memory, vectors.cast_unsigned(), count * 8) else { return Ok(FAULT) };
+    let mut written = 0;
+    for vector in vectors.as_chunks::<8>().0 {
+        let [a, b, c, d, e, f, g, h] = *vector;
+        let (at, len) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
+        let Some(text) = slice(memory, at, len) else { return Ok(FAULT) };
+        let text = &text[..text.len().min(CHUNK - written)];
+        guest.log.write(item, text);
+        written += text.len();
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            for line in String::from_utf8_lossy(text).lines() {
+                tracing::debug!(item, "{line}");
+            }
+        }
+    }
+    let written = u32::try_from(written).unwrap_or(u32::MAX);
+    Ok(put(memory, out, &written.to_le_bytes()))
+}
+
+fn random_get(mut caller: Caller<'_, Guest>, at: i32, len: i32) -> Result<i32> {
+    let (memory, guest) = parts(&mut caller)?;
+    let (at, len) = (at.cast_unsigned() as usize, len.cast_unsigned() as usize);
+    if memory.get(at..).is_none_or(|rest| rest.len() < len) {
+        return Ok(FAULT);
+    }
+    for start in (at..at + len).step_by(CHUNK) {
+        look(memory, guest)?;
+        let end = (start + CHUNK).min(at + len);
+        getrandom::fill(&mut memory[start..end]).map_err(Error::new)?;
+    }
+    Ok(SUCCESS)
+}
+
+/// One thing that a guest waits for.
+enum Awaited {
+    /// Until then; `None` is never.
+    Clock(Option<Instant>),
+    /// A stream, which is always ready, or fails with this number at once.
+    Stream(i32),
+}
+
+fn poll_oneoff(mut caller: Caller<'_, Guest>, subscriptions: i32, events: i32, count: i32, out: i32) -> Result<i32> {
+    const SUBSCRIPTION: u32 = 48;
+    let count = count.cast_unsigned();
+    if count == 0 || count > VECTORS {
+        return Ok(INVAL);
+    }
+    let (memory, guest) = parts(&mut caller)?;
+    let Some(raw) = slice(memory, subscriptions.cast_unsigned(), count * SUBSCRIPTION) else { return Ok(FAULT) };
+    let raw = raw.as_chunks::<{ SUBSCRIPTION as usize }>().0.to_vec();
+    let awaited: Vec<Awaited> = raw.iter().map(|raw| awaited(guest, raw)).collect();
+
+    let streams = awaited.iter().any(|awaited| matches!(awaited, Awaited::Stream(_)));
+    let earliest = awaited.iter().filter_map(|awaited| if let Awaited::Clock(at) = awaited { *at } else { None }).min();
+    look(memory, guest)?;
+    while !streams && earliest.is_none_or(|at| at > Instant::now()) {
+        guest.watch.sleep(earliest);
+        look(memory, guest)?;
+    }
+
+    let now = Instant::now();
+    let mut ready = 0_u32;
+    let mut written = SUCCESS;
+    for (raw, awaited) in raw.iter().zip(&awaited) {
+        let errno = match awaited {
+            Awaited::Clock(Some(at)) if *at <= now => SUCCESS,
+            Awaited::Clock(_) => continue,
+            Awaited::Stream(errno) => *errno,
+        };
+        let mut event = [0; 32];
+        event[..8].copy_from_slice(&raw[..8]);
+        event[8..10].copy_from_slice(&errno.to_le_bytes()[..2]);
+        event[10] = raw[8];
+        written = written.max(put(memory, events.wrapping_add((ready * 32).cast_signed()), &event));
+        ready += 1;
+    }
+    Ok(written.max(put(memory, out, &ready.to_le_bytes())))
+}
+
+fn awaited(guest: &Guest, raw: &[u8; 48]) -> Awaited {
+    const CLOCK: u8 = 0;
+    const ABSOLUTE: u8 = 1;
+    let number = |at: usize| raw[at..at + 4].try_into().map_or(0, u32::from_le_bytes);
+    match raw[8] {
+        CLOCK => {
+            let timeout = u64::from(number(24)) | u64::from(number(28)) << 32;
+            let wait = if raw[40] & ABSOLUTE == 0 { timeout } else { timeout.saturating_sub(now_ns(guest, number(16))) };
+            Awaited::Clock(Instant::now().checked_add(Duration::from_nanos(wait)))
+        }
+        _ => Awaited::Stream(if number(16) <= 2 { SUCCESS } else { BADF }),
+    }
+}

@@ -1,0 +1,243 @@
+//! A worker of this process: its threads, its connection, its sandbox. Owns the shell around the state machine. Must not know: how
+//! work is placed, or what a module is made of.
+//!
+//! # Threads
+//! One with a small runtime for the link, fetches and heartbeats; one compute thread a slot; modules compile on the runtime's blocking
+//! threads. A run goes from the link's thread to a compute thread by one wake-up, and its results from there to the link by one.
+
+mod core;
+pub(crate) mod machine;
+mod session;
+mod slots;
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, mpsc},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use quicsand::{ConnectError, ids::WorkerId, net::worker as net};
+use tokio::{runtime::Builder, sync::watch, time::timeout};
+
+use crate::sandbox::{Sandbox, SandboxConfig};
+use session::{Departure, Session, Wish};
+
+/// First pause before joining again.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Longest one.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// What a worker is to be.
+#[derive(Clone, Debug)]
+pub struct WorkerSettings {
+    /// The scheduler's `HOST:PORT`.
+    pub address: String,
+    /// A worker's join token.
+    pub token: String,
+    /// A name for people; host and process by default.
+    pub name: Option<String>,
+    /// Items that it runs at a time; one a processor by default, at least 1.
+    pub slots: Option<u32>,
+    /// Bytes of memory that tasks may use together, each slot an equal part at most; four fifths of the machine's by default.
+    pub memory: Option<u64>,
+    /// Time for one item at most, whatever tasks wish; without limit by default.
+    pub time_cap: Option<Duration>,
+    /// Where it serves values to clients and workers; a free port by default.
+    pub listen: Option<SocketAddr>,
+    /// Labels of its owner.
+    pub labels: BTreeMap<String, String>,
+    /// Where compiled modules are kept; nowhere by default.
+    pub cache: Option<PathBuf>,
+}
+
+impl WorkerSettings {
+    /// A worker for that scheduler, with every default.
+    #[must_use]
+    pub fn new(address: impl Into<String>, token: impl Into<String>) -> Self {
+        Self {
+            address: address.into(),
+            token: token.into(),
+            name: None,
+            slots: None,
+            memory: None,
+            time_cap: None,
+            listen: None,
+            labels: BTreeMap::new(),
+            cache: None,
+        }
+    }
+
+    fn for_net(&self) -> net::WorkerSettings {
+        net::WorkerSettings {
+            address: self.address.clone(),
+            token: self.token.clone(),
+            name: self.name.clone().unwrap_or_else(machine::name),
+            slots: self.slots.unwrap_or_else(machine::processors).max(1),
+            memory: self.memory.unwrap_or_else(machine::memory),
+            arch: std::env::consts::ARCH.to_owned(),
+            labels: self.labels.clone().into_iter().collect(),
+            resources: Vec::new(),
+            listen: self.listen,
+        }
+    }
+
+    fn for_sandbox(&self, net: &net::WorkerSettings) -> SandboxConfig {
+        let default = SandboxConfig::default();
+        SandboxConfig {
+            memory_cap: default.memory_cap.min(net.memory / u64::from(net.slots)),
+            time_cap: self.time_cap,
+            cache_dir: self.cache.clone(),
+            slots: net.slots,
+            ..default
+        }
+    }
+}
+
+/// A worker of this process. Dropping it stops it.
+#[derive(Debug)]
+pub struct WorkerServer {
+    id: WorkerId,
+    wishes: watch::Sender<Wish>,
+    thread: Mutex<Option<JoinHandle<Result<(), ConnectError>>>>,
+}
+
+impl WorkerServer {
+    /// Joins the fleet and starts to work. Blocks until the scheduler has let it in; later losses of the connection are followed by
+    /// joining again, for as long as it takes.
+    ///
+    /// # Errors
+    /// When the fleet cannot be joined, or sandbox, threads or socket cannot be had.
+    pub fn start(settings: &WorkerSettings) -> Result<Self, ConnectError> {
+        let failed = |what: &str, reason: String| ConnectError::Start { what: what.to_owned(), reason };
+        let net = settings.for_net();
+        let sandbox = Sandbox::new(settings.for_sandbox(&net)).map_err(|error| failed("the sandbox", error.to_string()))?;
+        let runtime =
+            Builder::new_current_thread().enable_all().build().map_err(|error| failed("a runtime", error.to_string()))?;
+        let (wishes, mut wished) = watch::channel(Wish::Serve);
+        // Not a tokio channel: whoever starts a worker may be inside a runtime, which must not block on those.
+        let (joined, first) = mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new()
+            .name("quicsand-worker".into())
+            .spawn(move || {
+                let result = runtime.block_on(work(&net, &Arc::new(sandbox), &mut wished, joined));
+                // What still compiles is not worth waiting for.
+                runtime.shutdown_background();
+                result
+            })
+            .map_err(|error| failed("the worker's thread", error.to_string()))?;
+        match first.recv() {
+            Ok(id) => Ok(Self { id, wishes, thread: Mutex::new(Some(thread)) }),
+            Err(_) => match thread.join() {
+                Ok(Err(error)) => Err(error),
+                _ => Err(failed("the worker", "its thread ended".to_owned())),
+            },
+        }
+    }
+
+    /// The number that it first got.
+    #[must_use]
+    pub fn id(&self) -> WorkerId {
+        self.id
+    }
+
+    /// Has it finish what runs, give the rest back and leave; [`WorkerServer::wait`] tells when it has.
+    pub fn drain(&self) {
+        self.wishes.send_if_modified(|wish| {
+            let serving = *wish == Wish::Serve;
+            if serving {
+                *wish = Wish::Drain;
+            }
+            serving
+        });
+    }
+
+    /// Blocks until it has left.
+    ///
+    /// # Errors
+    /// When it did not leave of its own: the scheduler refused it, or it could not join again.
+    pub fn wait(&self) -> Result<(), ConnectError> {
+        let thread = self.thread.lock().take();
+        thread.map_or(Ok(()), |thread| {
+            let panicked = |_| ConnectError::Start { what: "the worker".into(), reason: "its thread panicked".into() };
+            thread.join().map_err(panicked)?
+        })
+    }
+
+    /// Stops every task, leaves, and waits until all threads have ended.
+    pub fn stop(&self) {
+        self.halt();
+        if let Err(error) = self.wait() {
+            tracing::warn!(%error, "a worker had ended before it was stopped");
+        }
+    }
+
+    /// As [`WorkerServer::stop`], without waiting.
+    pub(crate) fn halt(&self) {
+        self.wishes.send_replace(Wish::Stop);
+    }
+
+    /// Vanishes as if the process had died: the scheduler is not told, and finds out by itself.
+    pub(crate) fn die(self) {
+        self.wishes.send_replace(Wish::Die);
+        if let Err(error) = self.wait() {
+            tracing::warn!(%error, "a worker had ended before it was killed");
+        }
+    }
+}
+
+impl Drop for WorkerServer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Joins, serves, and joins again when the connection was lost.
+async fn work(
+    settings: &net::WorkerSettings,
+    sandbox: &Arc<Sandbox>,
+    wishes: &mut watch::Receiver<Wish>,
+    joined: mpsc::SyncSender<WorkerId>,
+) -> Result<(), ConnectError> {
+    let mut session = Session::join(settings, sandbox).await?;
+    // Nobody to tell: the worker was dropped, which its wishes say too.
+    let _ = joined.send(session.id());
+    loop {
+        tracing::info!(id = %session.id(), scheduler = settings.address, slots = settings.slots, "joined");
+        match session.serve(wishes).await {
+            Departure::Left => return Ok(()),
+            Departure::Expelled(reason) => return Err(ConnectError::Refused { address: settings.address.clone(), reason }),
+            Departure::Lost(reason) => tracing::warn!(reason, "the connection to the scheduler was lost, joining again"),
+        }
+        match rejoin(settings, sandbox, wishes).await? {
+            Some(again) => session = again,
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Tries to join with growing pauses; `None` when the worker is not wanted any more.
+async fn rejoin(
+    settings: &net::WorkerSettings,
+    sandbox: &Arc<Sandbox>,
+    wishes: &mut watch::Receiver<Wish>,
+) -> Result<Option<Session>, ConnectError> {
+    let mut pause = PAUSE;
+    loop {
+        let unwanted = wishes.wait_for(|&wish| wish != Wish::Serve);
+        if timeout(pause, unwanted).await.is_ok() {
+            return Ok(None);
+        }
+        match Session::join(settings, sandbox).await {
+            Ok(session) => return Ok(Some(session)),
+            Err(error @ (ConnectError::Token { .. } | ConnectError::Version { .. } | ConnectError::Certificate { .. })) => {
+                return Err(error);
+            }
+            Err(error) => tracing::warn!(%error, "joining again failed"),
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}

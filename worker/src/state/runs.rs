@@ -1,0 +1,304 @@
+//! The runs' ways through the worker: arrival, inputs, slots, ends. The second half of [`Worker`]'s methods.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use quicsand::{
+    TaskErrorKind,
+    ids::{EntryId, Hash, Key, RunId},
+    wire::{Assignment, FromWorker, Inputs, Wanted},
+};
+
+use super::{Action, Ended, Stage, Work, Worker, modules::Found};
+
+/// A run that is not over.
+#[derive(Debug)]
+pub(super) struct RunEntry {
+    pub(super) arrival: u64,
+    pub(super) entry: EntryId,
+    pub(super) first: u64,
+    pub(super) count: u32,
+    pub(super) module: Hash,
+    pub(super) phase: Phase,
+}
+
+/// How far a run is.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// So many of its module and inputs are still to come; ready at 0.
+    Unstarted { missing: u32, work: Box<Work> },
+    /// On this slot.
+    Running { slot: u32 },
+}
+
+impl RunEntry {
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self.phase, Phase::Running { .. })
+    }
+
+    fn keys(&self) -> Range<Key> {
+        self.entry.key(self.first)..self.entry.key(self.first + u64::from(self.count))
+    }
+}
+
+impl Worker {
+    pub(super) fn assign(&mut self, assignment: Assignment, actions: &mut Vec<Action>) {
+        let Assignment { run, spec, module, entry, first, args, inputs } = assignment;
+        if self.stage != Stage::Serving {
+            actions.push(returned(run, Vec::new()));
+            return;
+        }
+        let count = args.count();
+        let sound = count > 0 && first.checked_add(u64::from(count)).is_some() && !self.runs.contains_key(&run);
+        let Some((mut inputs, wanted)) = Inputs::new(&args, inputs).filter(|_| sound) else {
+            return self.abandon(format!("the scheduler sent an assignment that contradicts itself, run {run}"), actions);
+        };
+        let lost: Vec<Key> = wanted.iter().filter_map(|wanted| self.lost(wanted)).collect();
+        if !lost.is_empty() {
+            actions.push(returned(run, lost));
+            return;
+        }
+        if let Some(key) = wanted.iter().find_map(too_large) {
+            let reason = format!("the value of {key} has 4 GiB or more, which no task can take");
+            finish(run, Ended::failed(&spec.name, entry, first, count, &self.name, &TaskErrorKind::Worker, &reason), actions);
+            return;
+        }
+        let mut missing = match self.modules.want(module, run) {
+            Found::Ready => 0,
+            Found::Coming => 1,
+            Found::Unknown => {
+                actions.push(Action::FetchModule(module));
+                1
+            }
+            Found::Refused(reason) => {
+                let ended = Ended::failed(&spec.name, entry, first, count, &self.name, &TaskErrorKind::Module, &reason);
+                finish(run, ended, actions);
+                return;
+            }
+        };
+        for wanted in wanted {
+            missing += u32::from(!self.have(wanted, run, &mut inputs, actions));
+        }
+        let work = Box::new(Work { run, spec, module, entry, first, args, inputs, cancelled: Vec::new() });
+        let arrival = self.arrivals;
+        self.arrivals += 1;
+        self.runs.insert(run, RunEntry { arrival, entry, first, count, module, phase: Phase::Unstarted { missing, work } });
+        self.producers.insert((entry.key(first), run));
+        if missing == 0 {
+            self.ready.insert((arrival, run));
+        }
+    }
+
+    /// The key, if it was to be computed here before and neither is here nor will be.
+    fn lost(&self, wanted: &Wanted) -> Option<Key> {
+        match *wanted {
+            Wanted::Ahead(key) => (self.store.get(key).is_none() && !self.is_coming(key)).then_some(key),
+            Wanted::Blob { .. } => None,
+        }
+    }
+
+    /// Whether a run here computes `key`.
+    pub(super) fn is_coming(&self, key: Key) -> bool {
+        let starts = self.producers.range((key.entry.key(0), RunId(0))..=(key, RunId(u64::MAX))).rev();
+        let mut runs = starts.filter_map(|(_, run)| self.runs.get(run));
+        runs.any(|entry| entry.keys().contains(&key))
+    }
+
+    /// Fills an input in if its value is here, else sees to it that it comes.
+    fn have(&mut self, wanted: Wanted, run: RunId, inputs: &mut Inputs, actions: &mut Vec<Action>) -> bool {
+        match wanted {
+            Wanted::Ahead(key) => match self.store.get(key) {
+                Some(value) => {
+                    inputs.fill(key, value);
+                    true
+                }
+                None => {
+                    self.awaited.entry(key).or_default().push(run);
+                    false
+                }
+            },
+            Wanted::Blob { key, len, hash, places } => match self.store.held(key) {
+                Some((held, value)) if held == hash => {
+                    inputs.fill(key, value);
+                    true
+                }
+                _ => {
+                    let fetch = self.fetches.entry((key, hash)).or_insert_with(|| {
+                        actions.push(Action::FetchBlob { key, len, hash, places });
+                        super::Fetch::default()
+                    });
+                    fetch.waiters.push(run);
+                    fetch.freed = false;
+                    false
+                }
+            },
+        }
+    }
+
+    /// An input of a waiting run is here.
+    pub(super) fn fill(&mut self, run: RunId, key: Key, value: &Bytes) {
+        if let Some(RunEntry { phase: Phase::Unstarted { work, .. }, .. }) = self.runs.get_mut(&run) {
+            work.inputs.fill(key, value.clone());
+            self.one_less(run);
+        }
+    }
+
+    /// Something that a run waited for is here.
+    pub(super) fn one_less(&mut self, run: RunId) {
+        if let Some(RunEntry { arrival, phase: Phase::Unstarted { missing, .. }, .. }) = self.runs.get_mut(&run) {
+            *missing = missing.saturating_sub(1);
+            if *missing == 0 {
+                self.ready.insert((*arrival, run));
+            }
+        }
+    }
+
+    /// Starts ready runs while there are free slots.
+    pub(super) fn dispatch(&mut self, actions: &mut Vec<Action>) {
+        while !self.free_slots.is_empty() {
+            let Some((_, run)) = self.ready.pop_first() else { return };
+            let Some(entry) = self.runs.get_mut(&run) else { continue };
+            let Some(slot) = self.free_slots.pop() else { return };
+            if let Phase::Unstarted { work, .. } = std::mem::replace(&mut entry.phase, Phase::Running { slot }) {
+                actions.push(Action::Send(FromWorker::Started { run }));
+                actions.push(Action::Execute { slot, work });
+            }
+        }
+    }
+
+    pub(super) fn run_ended(&mut self, run: RunId, ended: Ended, actions: &mut Vec<Action>) {
+        let Some(Phase::Running { slot }) = self.runs.get(&run).map(|entry| &entry.phase) else { return };
+        self.free_slots.push(*slot);
+        self.end(run, ended, actions);
+    }
+
+    pub(super) fn cancel(&mut self, run: RunId, first: u32, count: u32, actions: &mut Vec<Action>) {
+        let Some(entry) = self.runs.get_mut(&run) else { return };
+        let items = first.min(entry.count)..first.saturating_add(count).min(entry.count);
+        let all = entry.count;
+        match &mut entry.phase {
+            Phase::Running { slot } => actions.push(Action::Stop { slot: *slot, first: items.start, count: items.len() as u32 }),
+            Phase::Unstarted { work, .. } => {
+                merge(&mut work.cancelled, items);
+                if work.is_unwanted() {
+                    self.end(run, Ended::dropped(all), actions);
+                }
+            }
+        }
+    }
+
+    /// Gives a run back if it has not started, and with it those that wait for its results.
+    pub(super) fn give_back(&mut self, run: RunId, missing: Vec<Key>, actions: &mut Vec<Action>) {
+        if self.runs.get(&run).is_none_or(RunEntry::is_running) {
+            return;
+        }
+        if let Some(entry) = self.remove(run) {
+            actions.push(returned(run, missing));
+            for (key, waiters) in self.waiters(&entry) {
+                waiters.into_iter().for_each(|waiter| self.give_back(waiter, vec![key], actions));
+            }
+        }
+    }
+
+    /// Runs that have not started fail, all items alike.
+    pub(super) fn fail(&mut self, runs: Vec<RunId>, kind: &TaskErrorKind, reason: &str, actions: &mut Vec<Action>) {
+        for run in runs {
+            let Some(RunEntry { entry, first, count, phase: Phase::Unstarted { work, .. }, .. }) = self.runs.get(&run) else {
+                continue;
+            };
+            let ended = Ended::failed(&work.spec.name, *entry, *first, *count, &self.name, kind, reason);
+            self.end(run, ended, actions);
+        }
+    }
+
+    /// A run is over: tells so, keeps what is to be kept, and hands its results to those that wait for them.
+    fn end(&mut self, run: RunId, mut ended: Ended, actions: &mut Vec<Action>) {
+        let Some(entry) = self.remove(run) else { return };
+        let awaited = self.waiters(&entry);
+        if let (1, Some(value)) = (entry.count, ended.value(0))
+            && ended.kept.is_empty()
+        {
+            self.store.remember(entry.entry.key(entry.first), value);
+        }
+        let values: Vec<_> = awaited.iter().map(|(key, _)| ended.value((key.index - entry.first) as u32)).collect();
+        for (stored, bytes) in std::mem::take(&mut ended.kept) {
+            self.store.hold(entry.entry.key(entry.first + u64::from(stored.item)), stored.hash, bytes);
+        }
+        finish(run, ended, actions);
+        for ((key, waiters), value) in awaited.into_iter().zip(values) {
+            for waiter in waiters {
+                match &value {
+                    Some(value) => self.fill(waiter, key, value),
+                    None => self.give_back(waiter, vec![key], actions),
+                }
+            }
+        }
+    }
+
+    /// Takes a run off every list but those of what it waits for.
+    fn remove(&mut self, run: RunId) -> Option<RunEntry> {
+        let entry = self.runs.remove(&run)?;
+        self.ready.remove(&(entry.arrival, run));
+        self.modules.release(entry.module, run);
+        self.producers.remove(&(entry.entry.key(entry.first), run));
+        Some(entry)
+    }
+
+    /// Takes the runs out that wait for a result of this one, by key.
+    fn waiters(&mut self, entry: &RunEntry) -> Vec<(Key, Vec<RunId>)> {
+        let keys: Vec<Key> = self.awaited.range(entry.keys()).map(|(&key, _)| key).collect();
+        keys.into_iter().filter_map(|key| self.awaited.remove_entry(&key)).collect()
+    }
+}
+
+/// The key, if its value cannot be an argument.
+fn too_large(wanted: &Wanted) -> Option<Key> {
+    match *wanted {
+        Wanted::Blob { key, len, .. } => (len > u64::from(u32::MAX)).then_some(key),
+        Wanted::Ahead(_) => None,
+    }
+}
+
+fn returned(run: RunId, missing: Vec<Key>) -> Action {
+    Action::Send(FromWorker::Returned { run, missing })
+}
+
+fn finish(run: RunId, ended: Ended, actions: &mut Vec<Action>) {
+    let messages = ended.outcomes.into_iter();
+    actions.extend(messages.map(|(outcome, elapsed)| Action::Send(FromWorker::Finished { run, outcome, elapsed })));
+}
+
+/// Adds a range to ascending ranges that do not touch.
+fn merge(ranges: &mut Vec<Range<u32>>, mut range: Range<u32>) {
+    if range.is_empty() {
+        return;
+    }
+    ranges.retain(|other| {
+        let apart = other.end < range.start || range.end < other.start;
+        if !apart {
+            range = range.start.min(other.start)..range.end.max(other.end);
+        }
+        apart
+    });
+    let at = ranges.partition_point(|other| other.start < range.start);
+    ranges.insert(at, range);
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    #[test]
+    fn ranges_merge() {
+        let check = |add: &[(u32, u32)], expected: &[(u32, u32)]| {
+            let mut ranges = Vec::new();
+            add.iter().for_each(|&(start, end)| merge(&mut ranges, start..end));
+            assert_eq!(ranges.iter().map(|range| (range.start, range.end)).collect::<Vec<_>>(), expected, "{add:?}");
+        };
+        check(&[(3, 5), (0, 1)], &[(0, 1), (3, 5)]);
+        check(&[(3, 5), (0, 1), (1, 3)], &[(0, 5)]);
+        check(&[(0, 10), (2, 3)], &[(0, 10)]);
+        check(&[(2, 3), (7, 9), (5, 6), (3, 5)], &[(2, 6), (7, 9)]);
+        check(&[(4, 4)], &[]);
+    }
+}
