@@ -1,2 +1,60 @@
-//! x
-fn main() {}
+//! `cargo xtask`: the repository's chores. Owns: which commands run in which order, with which profile. Must not know: the library, so
+//! that it builds in seconds and says what is missing before anything else is built.
+//!
+//! Everything runs in the release profile, so that demo, tests and benchmarks share one build of wasmtime and quinn.
+
+mod checks;
+mod cluster;
+mod demo;
+mod steps;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The chores of quicsand's repository.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// Make the toolchain ready that compiles tasks to WebAssembly; safe to run twice
+    Setup,
+    /// Set up, build, and run both examples on a scheduler and two sandboxed workers of this machine
+    Demo(demo::Demo),
+    /// Set up, and run all tests
+    Test {
+        /// Passed on to `cargo test`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
+    /// Set up, and measure; JSON on standard output with --json
+    Bench {
+        /// Passed on to the benchmark program; try --help
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
+    /// Check format, lints and documentation, then run all tests
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().chore {
+        Chore::Setup => steps::set_up(),
+        Chore::Demo(demo) => demo.run(),
+        Chore::Test { rest } => checks::test(&rest),
+        Chore::Bench { rest } => checks::bench(&rest),
+        Chore::Ci => checks::ci(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

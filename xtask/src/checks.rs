@@ -1,0 +1,30 @@
+//! Tests, benchmarks, and what a change must pass.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::steps::{cargo, programs, run, set_up};
+
+/// Runs all tests; `rest` goes to `cargo test`. Building the workspace's tests builds the `quicsand` command, which some of them start.
+pub(crate) fn test(rest: &[String]) -> Result<()> {
+    set_up()?;
+    run(cargo(["test", "--release", "--workspace", "--no-fail-fast"]).args(rest))
+}
+
+/// Measures; `rest` goes to the benchmark program.
+pub(crate) fn bench(rest: &[String]) -> Result<()> {
+    set_up()?;
+    run(&mut cargo(["build", "--release", "--workspace", "--bins"]))?;
+    run(Command::new(programs().join("quicsand-bench")).args(rest))
+}
+
+/// What a change must pass. The quick checks come first; lints are checked in the release profile, which shares build scripts and macros
+/// with everything else.
+pub(crate) fn ci() -> Result<()> {
+    run(&mut cargo(["fmt", "--all", "--check"]))?;
+    set_up()?;
+    run(&mut cargo(["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    run(cargo(["doc", "--release", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+    test(&[])
+}
