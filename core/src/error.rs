@@ -29,6 +29,12 @@ pub enum Error {
         /// What the value's `Serialize` said.
         reason: String,
     },
+    /// A future was given to a client that did not make it.
+    #[error("the future {key} belongs to another client; gather it there, and pass its value")]
+    ForeignFuture {
+        /// The future's key, at its own client.
+        key: Key,
+    },
     /// A result's bytes are no encoding of its type: program and module disagree.
     #[error("the result of {key} does not decode as {expected}: {reason}")]
     Decode {

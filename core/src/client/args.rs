@@ -47,6 +47,14 @@ pub trait IntoArgs<A> {
     fn write_all(self, to: &mut ArgWriter<'_>) -> Result<(), Error>;
 }
 
+/// A value that was scattered since it is too large to travel with the other arguments. Calls that use it need it until they have ended.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) handle: Arc<Handle>,
+    /// Length of its encoding.
+    pub(crate) bytes: u64,
+}
+
 /// Collects the arguments of consecutive items.
 #[derive(Debug, Default)]
 pub(crate) struct ArgsBuilder {
@@ -58,13 +66,8 @@ pub(crate) struct ArgsBuilder {
 }
 
 impl ArgsBuilder {
-    /// Appends one item's arguments; nothing on failure. Handles of values that were scattered on the way go to `keeps`.
-    pub(crate) fn push<A, I: IntoArgs<A>>(
-        &mut self,
-        shared: &Arc<Shared>,
-        args: I,
-        keeps: &mut Vec<Arc<Handle>>,
-    ) -> Result<(), Error> {
+    /// Appends one item's arguments; nothing on failure. Values that were scattered on the way go to `keeps`.
+    pub(crate) fn push<A, I: IntoArgs<A>>(&mut self, shared: &Arc<Shared>, args: I, keeps: &mut Vec<Kept>) -> Result<(), Error> {
         let item = u32::try_from(self.run.count()).unwrap_or(u32::MAX);
         let start = self.run.byte_len();
         let mut writer =
@@ -144,7 +147,7 @@ pub struct ArgWriter<'a> {
     inline: &'a mut Vec<u8>,
     fields: &'a mut Vec<(u32, Source)>,
     alive: &'a mut Vec<Arc<Handle>>,
-    keeps: &'a mut Vec<Arc<Handle>>,
+    keeps: &'a mut Vec<Kept>,
     field: u32,
 }
 
@@ -153,10 +156,11 @@ impl ArgWriter<'_> {
         let start = self.inline.len();
         encode_into(value, self.inline).map_err(|error| Error::Encode { reason: error.to_string() })?;
         if self.inline.len() - start > INLINE_BYTES {
-            let bytes = self.inline.split_off(start);
-            let handle = self.shared.scatter(bytes.into())?;
+            let value = self.inline.split_off(start);
+            let bytes = value.len() as u64;
+            let handle = self.shared.scatter(value.into());
             self.fields.push((self.field, Source::Same(handle.key(0))));
-            self.keeps.push(handle);
+            self.keeps.push(Kept { handle, bytes });
         }
         self.field += 1;
         Ok(())
@@ -204,7 +208,7 @@ impl ArgWriter<'_> {
             }
             return Ok(());
         }
-        Err(Error::Encode { reason: "the future belongs to another client; gather it there and pass its value".into() })
+        Err(Error::ForeignFuture { key: handle.key(0) })
     }
 }
 

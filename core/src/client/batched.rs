@@ -21,6 +21,8 @@ const FIRST_RUN: usize = 64;
 const RELEASE_ITEMS: u64 = 16 << 10;
 /// Or as soon as their results have so many bytes.
 const RELEASE_BYTES: usize = 8 << 20;
+/// No more items are drawn, beyond one, while values of so many bytes are under way that were scattered for large arguments.
+const WINDOW_BYTES: u64 = 256 << 20;
 
 /// The results of [`Client::batched_map`](crate::Client::batched_map), in order. Dropping it in the middle cancels the rest.
 #[must_use = "a batched map draws from its arguments only as its results are consumed"]
@@ -85,7 +87,8 @@ where
         while self.sent.front().is_some_and(|&end| end <= self.consumed) {
             self.sent.pop_front();
         }
-        if self.consumed - self.released >= RELEASE_ITEMS || self.held >= RELEASE_BYTES {
+        let is_much = self.held >= RELEASE_BYTES || sender.kept_bytes >= WINDOW_BYTES / 2;
+        if self.consumed - self.released >= RELEASE_ITEMS || (is_much && self.consumed > self.released) {
             sender.release(self.released..self.consumed);
             (self.released, self.held) = (self.consumed, 0);
         }
@@ -93,19 +96,15 @@ where
         loop {
             let has_block = self.block.load(sender, self.consumed);
             // With results at hand one run keeps the workers busy; without, as many as the window has room for.
-            if self.sent.len() < WINDOW_RUNS
+            let has_room = self.sent.len() < WINDOW_RUNS && (sender.kept_bytes < WINDOW_BYTES || self.sent.is_empty());
+            if has_room
                 && !(has_block && drawn)
                 && let Some(source) = &mut self.source
             {
-                let end = sender.count + self.next_run as u64;
-                let before = sender.count;
-                source.by_ref().take(self.next_run).for_each(|item| sender.push(item));
-                sender.flush();
-                if sender.count < end {
-                    sender.close();
+                if !draw(sender, source, self.next_run) {
                     self.source = None;
                 }
-                if sender.count > before {
+                if self.sent.back().copied().unwrap_or(self.consumed) < sender.count {
                     self.sent.push_back(sender.count);
                 }
                 self.next_run = (self.next_run * 2).min(RUN_ITEMS);
@@ -128,6 +127,22 @@ where
         self.held += len;
         Some(result)
     }
+}
+
+/// Sends the next `count` items, or fewer large ones. Closes the map when the iterator ends, and gives false then.
+fn draw<A>(sender: &mut MapSender, source: &mut impl Iterator<Item: IntoArgs<A>>, count: usize) -> bool {
+    for _ in 0..count {
+        let Some(item) = source.next() else {
+            sender.close();
+            return false;
+        };
+        sender.push(item);
+        if sender.kept_bytes >= WINDOW_BYTES {
+            break;
+        }
+    }
+    sender.flush();
+    true
 }
 
 /// Waits for an item, and gives its length too; its block, if it is in one, may be loaded after that.

@@ -1,8 +1,12 @@
 //! A call with options. Owns: the way from a task and arguments to messages.
 
-use std::{future::poll_fn, marker::PhantomData, ops::Range, sync::Arc, task::Poll, time::Duration};
+use std::{collections::BTreeMap, future::poll_fn, marker::PhantomData, ops::Range, sync::Arc, task::Poll, time::Duration};
 
-use super::{BatchedMap, Client, Future, Futures, IntoArgs, args::ArgsBuilder, shared::Handle};
+use super::{
+    BatchedMap, Client, Future, Futures, IntoArgs,
+    args::{ArgsBuilder, Kept},
+    shared::Handle,
+};
 use crate::{
     Options, Task,
     error::Error,
@@ -99,7 +103,7 @@ impl<T: Task> Call<T> {
             sender.push(item);
         }
         sender.close();
-        Futures::new(Arc::clone(&sender.handle), 0..sender.count)
+        Futures::new(sender.handle(), 0..sender.count)
     }
 
     /// See [`Client::batched_map`].
@@ -111,7 +115,7 @@ impl<T: Task> Call<T> {
         BatchedMap::new(MapSender::open(self), args.into_iter())
     }
 
-    fn encode_one<A: IntoArgs<T::Args>>(&self, args: A) -> Result<(ArgsBuilder, Vec<Arc<Handle>>), Error> {
+    fn encode_one<A: IntoArgs<T::Args>>(&self, args: A) -> Result<(ArgsBuilder, Vec<Kept>), Error> {
         self.client.prepare::<T>()?;
         let mut builder = ArgsBuilder::default();
         let mut keeps = Vec::new();
@@ -119,17 +123,17 @@ impl<T: Task> Call<T> {
         Ok((builder, keeps))
     }
 
-    fn send_one(&self, builder: ArgsBuilder, keeps: Vec<Arc<Handle>>) -> Future<T::Output> {
+    fn send_one(&self, builder: ArgsBuilder, keeps: Vec<Kept>) -> Future<T::Output> {
         let cost = builder.byte_len() as u64;
         self.send_paid(builder, keeps, cost)
     }
 
     /// Sends a call, for which `cost` bytes of credit are still to be taken.
-    fn send_paid(&self, mut builder: ArgsBuilder, mut keeps: Vec<Arc<Handle>>, cost: u64) -> Future<T::Output> {
+    fn send_paid(&self, mut builder: ArgsBuilder, keeps: Vec<Kept>, cost: u64) -> Future<T::Output> {
         let (spec, args) = (self.spec(), builder.take());
         let handle = self.client.shared.open(1, cost, |seq| FromClient::Call { seq, spec, args });
         builder.sent();
-        handle.keep(&mut keeps);
+        handle.keep(keeps);
         Future::new(handle, 0)
     }
 
@@ -149,7 +153,12 @@ pub(super) struct MapSender {
     client: Client,
     pub(super) handle: Arc<Handle>,
     builder: ArgsBuilder,
-    keeps: Vec<Arc<Handle>>,
+    /// Values that were scattered for items, by entry, each with the end of the items that use it.
+    keeps: BTreeMap<u64, (u64, Kept)>,
+    /// Their bytes.
+    pub(super) kept_bytes: u64,
+    /// Those of the item that is being added.
+    fresh: Vec<Kept>,
     /// Items pushed so far.
     pub(super) count: u64,
     closed: bool,
@@ -166,7 +175,9 @@ impl MapSender {
             client: call.client.clone(),
             handle,
             builder: ArgsBuilder::default(),
-            keeps: Vec::new(),
+            keeps: BTreeMap::new(),
+            kept_bytes: 0,
+            fresh: Vec::new(),
             count: 0,
             closed: false,
             broken: false,
@@ -179,8 +190,14 @@ impl MapSender {
         if self.broken {
             return;
         }
-        match self.builder.push(&self.client.shared, item, &mut self.keeps) {
+        match self.builder.push(&self.client.shared, item, &mut self.fresh) {
             Ok(()) => {
+                for kept in self.fresh.drain(..) {
+                    self.kept_bytes += kept.bytes;
+                    if let Some((_, again)) = self.keeps.insert(kept.handle.seq(), (self.count, kept)) {
+                        self.kept_bytes -= again.bytes;
+                    }
+                }
                 if self.builder.count() >= RUN_ITEMS || self.builder.byte_len() >= RUN_BYTES {
                     self.flush();
                 }
@@ -197,7 +214,6 @@ impl MapSender {
         if self.builder.count() > 0 {
             self.client.shared.extend(&self.handle, self.builder.take());
             self.builder.sent();
-            self.handle.keep(&mut self.keeps);
         }
     }
 
@@ -208,8 +224,17 @@ impl MapSender {
         self.client.shared.send([FromClient::Close { seq: self.handle.seq() }]);
     }
 
-    /// Gives back what is known of consumed items.
-    pub(super) fn release(&self, items: Range<u64>) {
+    /// The map's handle, which from now on keeps what was scattered for the items too.
+    fn handle(&mut self) -> Arc<Handle> {
+        self.handle.keep(std::mem::take(&mut self.keeps).into_values().map(|(_, kept)| kept));
+        Arc::clone(&self.handle)
+    }
+
+    /// Gives back what is known of consumed items, and what was scattered for them and no later ones.
+    pub(super) fn release(&mut self, items: Range<u64>) {
+        for (_, (_, kept)) in self.keeps.extract_if(.., |_, (end, _)| *end <= items.end) {
+            self.kept_bytes -= kept.bytes;
+        }
         let span = self.client.shared.with(|book| {
             book.forget_before(self.handle.seq(), items.end);
             book.span(self.handle.seq(), items)

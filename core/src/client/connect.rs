@@ -43,7 +43,7 @@ impl Client {
         }
         #[cfg(target_family = "wasm")]
         {
-            shared.end(unsupported().into());
+            shared.end(inside_task().into());
             Self { shared, kind: Kind::Guest }
         }
     }
@@ -125,6 +125,7 @@ impl ClientBuilder {
     /// As [`Client::connect`].
     #[cfg(all(feature = "net", not(target_family = "wasm")))]
     pub fn connect(self) -> Result<Client> {
+        super::not_in_task()?;
         let address = setting(self.address, ENV_SCHEDULER, "name the scheduler, HOST:PORT")?;
         let token = setting(self.token, ENV_TOKEN, "set it to a client token; `quicsand scheduler` prints one")?;
         let program = Program::new(self.module.unwrap_or_else(super::default_module))?;
@@ -148,7 +149,9 @@ impl ClientBuilder {
     /// Always: this build has no network.
     #[cfg(not(all(feature = "net", not(target_family = "wasm"))))]
     pub fn connect(self) -> Result<Client> {
-        Err(unsupported().into())
+        super::not_in_task()?;
+        let what = "connecting to a fleet";
+        Err(ConnectError::Unsupported { what, reason: "quicsand was built without its feature `net`" }.into())
     }
 }
 
@@ -158,14 +161,11 @@ fn setting(given: Option<String>, name: &str, reason: &str) -> Result<String, Co
     found.ok_or_else(|| ConnectError::Setting { name: name.to_owned(), reason: reason.to_owned() })
 }
 
-#[cfg(target_family = "wasm")]
-fn unsupported() -> ConnectError {
-    ConnectError::Unsupported { what: "running calls", reason: "this is the sandbox, in which tasks run" }
-}
-
-#[cfg(all(not(feature = "net"), not(target_family = "wasm")))]
-fn unsupported() -> ConnectError {
-    ConnectError::Unsupported { what: "connecting", reason: "quicsand was built without its feature `net`" }
+/// What a task gets that wants a client's services.
+pub(super) fn inside_task() -> ConnectError {
+    let reason =
+        "this is a task; submit calls in the program instead, with futures as arguments where they need each other's results";
+    ConnectError::Unsupported { what: "submitting calls", reason }
 }
 
 /// A program's module, as its fleet will see it.

@@ -2,8 +2,11 @@
 
 use serde::de::DeserializeOwned;
 
-use super::future::{Future, Futures, decode_as};
-use crate::{codec::Span, error::Result};
+use super::{
+    Client,
+    future::{Future, Futures, decode_as},
+};
+use crate::{codec::Span, error::Result, ids::Key};
 
 /// What [`Client::gather`](crate::Client::gather) takes: a future, many, or a `Vec`, array or tuple of such.
 #[diagnostic::on_unimplemented(
@@ -140,6 +143,10 @@ pub trait Count {
     /// How many have ended.
     #[doc(hidden)]
     fn done(&self) -> u64;
+
+    /// One that another client made.
+    #[doc(hidden)]
+    fn foreigner(&self, client: &Client) -> Option<Key>;
 }
 
 impl<T> Count for Future<T> {
@@ -149,6 +156,10 @@ impl<T> Count for Future<T> {
 
     fn done(&self) -> u64 {
         self.is_done().into()
+    }
+
+    fn foreigner(&self, client: &Client) -> Option<Key> {
+        (!client.made(self.handle())).then(|| self.key())
     }
 }
 
@@ -167,6 +178,10 @@ impl<T> Count for Futures<T> {
             items.filter(|&index| book.is_resolved(seq, index)).count() as u64
         })
     }
+
+    fn foreigner(&self, client: &Client) -> Option<Key> {
+        (!client.made(self.handle())).then(|| self.handle().key(self.items().start))
+    }
 }
 
 impl<C: Count + ?Sized> Count for &C {
@@ -176,6 +191,10 @@ impl<C: Count + ?Sized> Count for &C {
 
     fn done(&self) -> u64 {
         (**self).done()
+    }
+
+    fn foreigner(&self, client: &Client) -> Option<Key> {
+        (**self).foreigner(client)
     }
 }
 
@@ -187,6 +206,10 @@ impl<C: Count> Count for Vec<C> {
     fn done(&self) -> u64 {
         self.as_slice().done()
     }
+
+    fn foreigner(&self, client: &Client) -> Option<Key> {
+        self.as_slice().foreigner(client)
+    }
 }
 
 impl<C: Count> Count for [C] {
@@ -197,6 +220,10 @@ impl<C: Count> Count for [C] {
     fn done(&self) -> u64 {
         self.iter().map(Count::done).sum()
     }
+
+    fn foreigner(&self, client: &Client) -> Option<Key> {
+        self.iter().find_map(|part| part.foreigner(client))
+    }
 }
 
 impl<C: Count, const N: usize> Count for [C; N] {
@@ -206,6 +233,10 @@ impl<C: Count, const N: usize> Count for [C; N] {
 
     fn done(&self) -> u64 {
         self.as_slice().done()
+    }
+
+    fn foreigner(&self, client: &Client) -> Option<Key> {
+        self.as_slice().foreigner(client)
     }
 }
 
@@ -226,6 +257,10 @@ macro_rules! tuples {
 
             fn done(&self) -> u64 {
                 0 $(+ self.$at.done())*
+            }
+
+            fn foreigner(&self, client: &Client) -> Option<Key> {
+                None$(.or_else(|| self.$at.foreigner(client)))*
             }
         }
     };

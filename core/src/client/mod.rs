@@ -15,6 +15,7 @@ mod local;
 mod progress;
 mod shared;
 mod state;
+mod wakers;
 
 use std::sync::Arc;
 
@@ -33,7 +34,7 @@ use crate::{
     error::{Error, Result},
     wire::StateCounts,
 };
-use shared::Shared;
+use shared::{Handle, Shared};
 
 /// Submits calls of tasks, to this process or to a fleet. Cheap to clone; clones share everything.
 ///
@@ -128,11 +129,12 @@ impl Client {
     /// Sends a value to the workers once, for any number of calls to use: pass the future where a task asks for a `T`.
     pub fn scatter<T: Serialize>(&self, value: T) -> Future<T> {
         let mut bytes = Vec::new();
-        let handle = match crate::codec::encode_into(&value, &mut bytes) {
+        let encoded = crate::codec::encode_into(&value, &mut bytes).map_err(|error| Error::Encode { reason: error.to_string() });
+        let handle = match encoded.and_then(|()| not_in_task()) {
             Ok(()) => self.shared.scatter(bytes.into()),
-            Err(error) => Err(Error::Encode { reason: error.to_string() }),
+            Err(error) => self.shared.open_broken(1, error),
         };
-        Future::new(handle.unwrap_or_else(|error| self.shared.open_broken(1, error)), 0)
+        Future::new(handle, 0)
     }
 
     /// Waits for results: of a future, of many, or of a `Vec`, array or tuple of such, nested as one likes.
@@ -163,9 +165,12 @@ impl Client {
     /// How many calls are in each state. Asks the scheduler and waits for the answer.
     ///
     /// # Errors
-    /// When the connection to the fleet is lost.
+    /// When a future belongs to another client, or the connection to the fleet is lost.
     pub fn counts(&self, futures: &impl Count) -> Result<StateCounts> {
-        self.shared.count(futures.spans())
+        match futures.foreigner(self) {
+            Some(key) => Err(Error::ForeignFuture { key }),
+            None => self.shared.count(futures.spans()),
+        }
     }
 
     /// Draws a progress bar on standard error until all calls have ended; plain lines where that is no terminal. Their results are kept.
@@ -189,8 +194,14 @@ impl Client {
         }
     }
 
+    /// Whether a handle is of this client.
+    fn made(&self, handle: &Handle) -> bool {
+        handle.belongs_to(&self.shared)
+    }
+
     /// Makes sure that whoever runs the task can: registers its function, or looks for it in the program's module.
     fn prepare<T: Task>(&self) -> Result<()> {
+        not_in_task()?;
         match &self.kind {
             #[cfg(not(target_family = "wasm"))]
             Kind::Local(local) => {
@@ -209,6 +220,16 @@ impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Client").field("local", &self.is_local()).finish_non_exhaustive()
     }
+}
+
+/// What a client can do, it cannot do inside a task: not in the sandbox, and so not in this process either, where waiting for another
+/// call could mean waiting for ever.
+fn not_in_task() -> Result<()> {
+    #[cfg(not(target_family = "wasm"))]
+    let is_task = local::is_task();
+    #[cfg(target_family = "wasm")]
+    let is_task = true;
+    if is_task { Err(connect::inside_task().into()) } else { Ok(()) }
 }
 
 /// The module that a client uses which was given none.

@@ -12,8 +12,10 @@ use std::{
 use bytes::Bytes;
 
 use super::{
+    args::Kept,
     backend::{Backend, Inbox},
     state::{Bookkeeping, Known, Touched},
+    wakers::Wakers,
 };
 use crate::{
     codec::{Args, Run, Span},
@@ -37,7 +39,7 @@ struct State {
     book: Bookkeeping,
     /// Why nothing more will come.
     over: Option<Error>,
-    wakers: Vec<(Wish, Waker)>,
+    wakers: Wakers,
     /// Values that were scattered on behalf of large arguments, as long as somebody uses them.
     large: HashMap<Hash, Weak<Handle>>,
     next_query: u64,
@@ -45,26 +47,17 @@ struct State {
     waiting: usize,
 }
 
-/// What a suspended future waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wish {
-    /// News of an entry.
-    Entry(u64),
-    /// More credit.
-    Credit,
-}
-
 /// Keeps an entry's results; dropping the last one releases or cancels them.
 pub(crate) struct Handle {
     shared: Arc<Shared>,
     seq: u64,
     /// Values that were scattered for this entry's arguments.
-    keeps: Mutex<Vec<Arc<Handle>>>,
+    keeps: Mutex<Vec<Kept>>,
 }
 
 impl Shared {
     pub(super) fn new(book: Bookkeeping, in_process: bool) -> Arc<Self> {
-        let state = State { book, over: None, wakers: Vec::new(), large: HashMap::new(), next_query: 0, waiting: 0 };
+        let state = State { book, over: None, wakers: Wakers::default(), large: HashMap::new(), next_query: 0, waiting: 0 };
         Arc::new(Self {
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -87,10 +80,11 @@ impl Shared {
     pub(super) fn end(&self, error: Error) {
         let mut state = self.lock();
         state.over.get_or_insert(error);
-        let wakers = std::mem::take(&mut state.wakers);
+        let mut due = Vec::new();
+        state.wakers.take_all(&mut due);
         drop(state);
         self.changed.notify_all();
-        wakers.into_iter().for_each(|(_, waker)| waker.wake());
+        due.into_iter().for_each(Waker::wake);
     }
 
     /// Opens an entry of `count` items and sends the message that `message` makes of its number. Waits for credit of `cost` bytes.
@@ -108,8 +102,8 @@ impl Shared {
     pub(super) fn poll_credit(&self, cost: u64, waker: &Waker) -> bool {
         let mut state = self.lock();
         let enough = state.over.is_some() || state.book.take_credit(cost);
-        if !enough && !state.wakers.iter().any(|(wish, old)| *wish == Wish::Credit && old.will_wake(waker)) {
-            state.wakers.push((Wish::Credit, waker.clone()));
+        if !enough {
+            state.wakers.wait_for_credit(waker);
         }
         enough
     }
@@ -121,37 +115,37 @@ impl Shared {
     }
 
     /// Makes the encoding of a value available to workers; one of equal bytes that somebody still uses is used again.
-    pub(super) fn scatter(self: &Arc<Self>, bytes: Bytes) -> Result<Arc<Handle>, Error> {
+    pub(super) fn scatter(self: &Arc<Self>, bytes: Bytes) -> Arc<Handle> {
         let hash = name_of(&bytes);
         let known = self.lock().large.get(&hash).and_then(Weak::upgrade);
         // One that failed is no help to whoever tries again.
         if let Some(handle) = known.filter(|handle| !matches!(self.with(|book| book.look(handle.seq, 0)), Known::Failed(_))) {
-            return Ok(handle);
+            return handle;
         }
-        let inline = self.in_process || bytes.len() <= INLINE_BYTES;
+        let order = lock(&self.order);
+        let mut state = self.lock();
         let len = bytes.len() as u64;
-        let cost = if inline { len } else { 0 };
-        let handle = {
-            self.wait_for_credit(cost);
-            let order = lock(&self.order);
-            let mut state = self.lock();
-            let seq = state.book.open(1);
-            match Run::single(bytes.clone()).filter(|_| inline) {
-                Some(values) => state.book.receive(ToClient::Done { seq, first: 0, values }, &mut Vec::new()),
-                None => state.book.keep_data(seq, bytes.clone(), hash),
-            }
-            drop(state);
-            self.send([FromClient::Data { seq, len, hash, bytes: inline.then_some(bytes) }]);
-            drop(order);
-            Arc::new(Handle { shared: Arc::clone(self), seq, keeps: Mutex::default() })
-        };
+        // Small values are kept by the scheduler as long as credit lasts. Waiting for more of it would be in vain if the caller holds
+        // on to what took it up; workers have room of their own.
+        let is_small = self.in_process || bytes.len() <= INLINE_BYTES;
+        let inline = Run::single(bytes.clone()).filter(|_| is_small && state.book.take_credit(len));
+        let seq = state.book.open(1);
+        let message = FromClient::Data { seq, len, hash, bytes: inline.is_some().then(|| bytes.clone()) };
+        match inline {
+            Some(values) => state.book.receive(ToClient::Done { seq, first: 0, values }, &mut Vec::new()),
+            None => state.book.keep_data(seq, bytes, hash),
+        }
+        drop(state);
+        self.send([message]);
+        drop(order);
+        let handle = Arc::new(Handle { shared: Arc::clone(self), seq, keeps: Mutex::default() });
         let mut state = self.lock();
         if state.large.len() >= 1024 {
             state.large.retain(|_, handle| handle.strong_count() > 0);
         }
         state.large.insert(hash, Arc::downgrade(&handle));
         drop(state);
-        Ok(handle)
+        handle
     }
 
     pub(super) fn send(&self, messages: impl IntoIterator<Item = FromClient>) {
@@ -165,12 +159,19 @@ impl Shared {
         let mut state = self.lock();
         let known = state.look(key, self);
         if matches!(known, Known::Pending | Known::Stored(_)) {
-            let wish = Wish::Entry(key.entry.seq);
-            if !state.wakers.iter().any(|(other, old)| *other == wish && old.will_wake(waker)) {
-                state.wakers.push((wish, waker.clone()));
-            }
+            state.wakers.wait_for_item(key.entry.seq, key.index, waker);
         }
         known
+    }
+
+    /// Whether an item has ended, or will never; if not, wakes `waker` when it has. Fetches nothing.
+    pub(super) fn watch(&self, seq: u64, index: u64, waker: &Waker) -> bool {
+        let mut state = self.lock();
+        let ended = state.over.is_some() || state.book.is_resolved(seq, index);
+        if !ended {
+            state.wakers.wait_for_item(seq, index, waker);
+        }
+        ended
     }
 
     /// Waits until an item's value is here, or is known never to be.
@@ -252,29 +253,24 @@ impl Shared {
     }
 
     fn receive(&self, messages: &mut Vec<ToClient>, address: &str) {
-        let mut touched = Vec::new();
-        let mut wakers = Vec::new();
+        let (mut touched, mut due) = (Vec::new(), Vec::new());
         let mut state = self.lock();
         for message in messages.drain(..) {
             state.book.receive(message, &mut touched);
         }
-        state.wakers.retain(|(wish, waker)| {
-            let due = touched.iter().any(|what| match what {
-                Touched::Entry(seq) => *wish == Wish::Entry(*seq),
-                Touched::Credit => *wish == Wish::Credit,
-                _ => false,
-            });
-            if due {
-                wakers.push(waker.clone());
+        for what in &touched {
+            match what {
+                Touched::Items(seq, items) => state.wakers.take_items(*seq, items.clone(), &mut due),
+                Touched::Credit => state.wakers.take_credit(&mut due),
+                _ => {}
             }
-            !due
-        });
+        }
         let waiting = state.waiting > 0;
         drop(state);
         if waiting {
             self.changed.notify_all();
         }
-        wakers.into_iter().for_each(Waker::wake);
+        due.into_iter().for_each(Waker::wake);
         for what in touched {
             match what {
                 Touched::Upload { key, bytes, hash, place } => {
@@ -285,7 +281,7 @@ impl Shared {
                 // Those who wait for it are better off with an error.
                 Touched::Gone(span) => self.send([FromClient::Cancel { span }]),
                 Touched::Refused(reason) => self.end(Error::Disconnected { address: address.to_owned(), reason }),
-                Touched::Entry(_) | Touched::Credit | Touched::Counts => {}
+                Touched::Items(..) | Touched::Credit | Touched::Counts => {}
             }
         }
     }
@@ -294,21 +290,15 @@ impl Shared {
         let is_unreachable = bytes.is_none();
         let mut state = self.lock();
         state.book.fetched(key, bytes);
-        let mut wakers = Vec::new();
-        state.wakers.retain(|(wish, waker)| {
-            let due = *wish == Wish::Entry(key.entry.seq);
-            if due {
-                wakers.push(waker.clone());
-            }
-            !due
-        });
+        let mut due = Vec::new();
+        state.wakers.take_items(key.entry.seq, key.index..key.index + 1, &mut due);
         drop(state);
         if is_unreachable {
             // Only now, so that the answer finds the item pending.
             self.send([FromClient::Unreachable { seq: key.entry.seq, index: key.index }]);
         }
         self.changed.notify_all();
-        wakers.into_iter().for_each(Waker::wake);
+        due.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -373,10 +363,8 @@ impl Handle {
     }
 
     /// Keeps scattered values as long as this entry.
-    pub(super) fn keep(&self, keeps: &mut Vec<Arc<Handle>>) {
-        if !keeps.is_empty() {
-            lock(&self.keeps).append(keeps);
-        }
+    pub(super) fn keep(&self, values: impl IntoIterator<Item = Kept>) {
+        lock(&self.keeps).extend(values);
     }
 }
 

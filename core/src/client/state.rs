@@ -41,8 +41,8 @@ pub(crate) struct Remote {
 /// What a message changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Touched {
-    /// Items of this entry were resolved.
-    Entry(u64),
+    /// These items of this entry were resolved.
+    Items(u64, Range<u64>),
     /// Credit came.
     Credit,
     /// Data is asked for that is not here any more.
@@ -251,7 +251,7 @@ impl Bookkeeping {
                     }
                     entry.resolved += count;
                     entry.values.insert(first, values);
-                    touched.push(Touched::Entry(seq));
+                    touched.push(Touched::Items(seq, first..first + count));
                 }
             }
             ToClient::Stored { seq, index, len, hash, places } => {
@@ -320,15 +320,16 @@ impl Bookkeeping {
             // Data that a worker holds needs no second upload.
             entry.data = None;
         }
-        let stored_again = matches!((entry.others.get(&index), &known), (Some(Known::Stored(_)), Known::Stored(_)));
-        if stored_again {
+        if matches!(entry.others.get(&index), Some(Known::Stored(_))) {
+            // It is somewhere else now, or it is gone and cannot be had again.
             entry.others.insert(index, known);
         } else if !entry.holds_any(index..index + 1) {
             entry.others.insert(index, known);
             entry.resolved += 1;
         }
-        if touched.last() != Some(&Touched::Entry(seq)) {
-            touched.push(Touched::Entry(seq));
+        match touched.last_mut() {
+            Some(Touched::Items(last, items)) if *last == seq && items.end == index => items.end += 1,
+            _ => touched.push(Touched::Items(seq, index..index + 1)),
         }
         true
     }
@@ -400,6 +401,17 @@ mod tests {
         receive(&mut book, stored);
         receive(&mut book, ToClient::Lost { seq, index: 0 });
         assert!(matches!(book.look(seq, 0), Known::Pending));
+    }
+
+    #[test]
+    fn a_stored_value_that_is_gone_for_good_is_an_error() {
+        let mut book = Bookkeeping::new(ClientId(1), 0);
+        let seq = book.open(1);
+        receive(&mut book, ToClient::Stored { seq, index: 0, len: 9, hash: Hash([0; 32]), places: Vec::new() });
+        let error = crate::TaskError::new(crate::TaskErrorKind::DataLost, "f", book.id(seq).key(0), "gone");
+        receive(&mut book, ToClient::Failed { seq, index: 0, error });
+        assert!(matches!(book.look(seq, 0), Known::Failed(Error::Task(_))));
+        assert_eq!(book.resolved(seq), 1);
     }
 
     #[test]

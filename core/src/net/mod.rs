@@ -18,6 +18,7 @@ mod der;
 pub(crate) mod identity;
 pub(crate) mod join;
 pub(crate) mod peers;
+mod room;
 pub(crate) mod tls;
 mod token;
 pub(crate) mod transport;
@@ -25,4 +26,5 @@ pub mod worker;
 
 pub use blobs::BlobError;
 pub use ca::Ca;
+pub use room::{Reserved, Room};
 pub use token::{Token, TokenError};

@@ -15,6 +15,7 @@ use super::{
     identity::Credentials,
     join::{self, Address, greet, start_failed, wrong_welcome},
     peers::Peers,
+    room::Reserved,
     tls,
     token::read_token,
     transport::{self, Close},
@@ -61,6 +62,12 @@ pub struct WorkerSettings {
 pub trait BlobStore: Send + Sync + 'static {
     /// A value and its hash, if it is here.
     fn read(&self, key: Key) -> Option<(Bytes, Hash)>;
+
+    /// Makes room for a value of that length, before any of it is read.
+    ///
+    /// # Errors
+    /// With the reason why it is not taken, for the peer.
+    fn reserve(&self, len: u64) -> Result<Reserved, String>;
 
     /// Takes a value, whose length and hash were checked.
     ///
@@ -314,16 +321,17 @@ async fn serve(mut incoming: Incoming, store: &dyn BlobStore, peer: Option<([u8;
             Some((bytes, hash)) => incoming.found(bytes, hash).await,
             None => incoming.reply(&BlobReply::NotFound).await,
         },
-        BlobRequest::Put { key, len, hash, .. } => {
-            let taken = match incoming.body(len, MAX_VALUE_BYTES, hash).await {
-                Ok(bytes) => store.write(key, bytes, hash),
-                Err(error) => Err(error.to_string()),
-            };
-            match taken {
-                Ok(()) => incoming.reply(&BlobReply::Taken).await,
-                Err(reason) => incoming.refuse(reason).await,
-            }
-        }
+        BlobRequest::Put { key, len, hash, .. } => match take(&mut incoming, store, key, len, hash).await {
+            Ok(()) => incoming.reply(&BlobReply::Taken).await,
+            Err(reason) => incoming.refuse(reason).await,
+        },
         BlobRequest::GetModule { .. } | BlobRequest::PutModule { .. } => incoming.refuse("workers have no modules to give").await,
     }
+}
+
+async fn take(incoming: &mut Incoming, store: &dyn BlobStore, key: Key, len: u64, hash: Hash) -> Result<(), String> {
+    // Given back when the value is held, and counted there, or when it did not come.
+    let _room = store.reserve(len)?;
+    let bytes = incoming.body(len, MAX_VALUE_BYTES, hash).await.map_err(|error| error.to_string())?;
+    store.write(key, bytes, hash)
 }

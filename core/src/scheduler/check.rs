@@ -7,6 +7,7 @@
 //! | processing | kept | | one | some only if ahead, or if an input was lost meanwhile |
 //! | inline | gone | here | | |
 //! | stored | kept | on workers or in the shell | | |
+//! | final | gone | on workers or in the shell | | |
 //! | dormant | kept | gone | | |
 //! | uploading | | on its way | | |
 //! | failed, cancelled | gone | an error, if failed | | |
@@ -61,14 +62,14 @@ impl Scheduler {
         assert!(!entry.is_over(), "{id:?} is over and still here");
         let len = entry.items.len();
         let mut held = 0;
-        let (mut made, mut counts) = (0, [0_u64; 10]);
+        let (mut made, mut counts) = (0, [0_u64; 11]);
         for segment in entry.items.segments(0..len) {
             counts[segment.state as usize] += segment.count();
             for item in segment.range() {
                 let key = id.key(item);
                 let state = segment.state;
                 assert_eq!(entry.ready.contains(item), state == State::Queued, "{key} {state:?}: in the queue?");
-                assert_eq!(entry.stored.contains_key(&item), state == State::Stored, "{key} {state:?}: stored?");
+                assert_eq!(entry.stored.contains_key(&item), state.is_stored(), "{key} {state:?}: stored?");
                 assert_eq!(entry.errors.contains_key(&item), state == State::Failed, "{key} {state:?}: error?");
                 assert_eq!(entry.values.get(item).is_some() && state == State::Inline, state == State::Inline, "{key}: value?");
                 made += u64::from(state == State::Inline);
@@ -82,7 +83,8 @@ impl Scheduler {
                 if !segment.wanted && state != State::Released {
                     let need = self.needs(id, item..item + 1)[0].1;
                     let kept = matches!((state, need), (_, Need::Value) | (State::Dormant | State::Inline, Need::Lineage));
-                    let data = matches!(entry.kind, Kind::Data { .. }) && need == Need::Lineage;
+                    let irretrievable = matches!(entry.kind, Kind::Data { .. }) || state == State::Final;
+                    let data = irretrievable && need == Need::Lineage;
                     assert!(kept || data || (need == Need::Lineage && state.is_pending()), "{key} {state:?} is kept for nothing");
                 }
                 if state == State::Dormant {
@@ -90,6 +92,9 @@ impl Scheduler {
                 }
             }
         }
+        let lineage = self.clients.get(&id.client).is_some_and(|client| client.lineage.contains(&id.seq));
+        let recomputable = entry.spec().is_some() && entry.items.count(State::Stored) > 0;
+        assert!(lineage || !recomputable, "{id:?} has arguments that could go");
         assert_eq!(entry.values.live(), made, "{id:?}: values");
         for (state, count) in counts.into_iter().enumerate() {
             assert_eq!(count, entry.items.state_number(state), "{id:?}: count of state {state}");
@@ -108,11 +113,7 @@ impl Scheduler {
         }
         for item in entry.oddities.keys().copied().chain(entry.suspects.iter().flatten()) {
             let state = entry.items.state(item);
-            assert!(
-                state.is_some_and(|state| state.is_active() || state == State::Stored),
-                "{:?} is odd and settled",
-                id.key(item)
-            );
+            assert!(state.is_some_and(|state| state.is_active() || state.is_stored()), "{:?} is odd and settled", id.key(item));
         }
         held
     }

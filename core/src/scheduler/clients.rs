@@ -1,6 +1,6 @@
 //! What clients say, and their credit. Must not know: workers.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     Action, Scheduler,
@@ -32,6 +32,15 @@ pub(super) struct Client {
     allowed: i64,
     /// Bytes that it sent and did not get credit for.
     owed: u64,
+    /// Its entries that have, or had, stored results whose arguments are kept.
+    pub(super) lineage: BTreeSet<u64>,
+}
+
+impl Client {
+    /// Whether what is kept of it holds its credit back.
+    pub(super) fn is_full(&self, client_bytes: u64) -> bool {
+        self.owed > 0 && self.held >= client_bytes
+    }
 }
 
 /// The clients' bytes are no longer kept: credit that was held back for them may be due.
@@ -47,7 +56,15 @@ pub(super) fn give_back(client: Option<&mut Client>, bytes: u64, check: &mut Opt
 impl Scheduler {
     pub(super) fn client_joined(&mut self, id: ClientId, who: Identity, module: Hash) {
         let allowed = i64::try_from(self.config.credit).unwrap_or(i64::MAX);
-        self.clients.entry(id).or_insert(Client { who, module, last_seq: None, held: 0, allowed, owed: 0 });
+        self.clients.entry(id).or_insert(Client {
+            who,
+            module,
+            last_seq: None,
+            held: 0,
+            allowed,
+            owed: 0,
+            lineage: BTreeSet::new(),
+        });
     }
 
     /// Forgets a client and all that is its own. Nobody else's entries can name its keys.
@@ -265,6 +282,7 @@ impl Scheduler {
         let Some(check) = self.credit_check else { return };
         let is_due = check <= self.now;
         let mut rest = false;
+        let mut full = Vec::new();
         for (&id, client) in &mut self.clients {
             let bytes = client.owed.min(self.config.client_bytes.saturating_sub(client.held));
             if bytes > 0 && (is_due || bytes > self.config.credit / 8) {
@@ -272,9 +290,13 @@ impl Scheduler {
                 client.allowed = client.allowed.saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX));
                 self.out.push(Action::ToClient(id, ToClient::Credit { bytes }));
             }
+            if client.is_full(self.config.client_bytes) && !client.lineage.is_empty() {
+                full.push(id);
+            }
             // What is owed to a client that fills its share is looked at again when some of it is given back.
             rest |= client.owed > 0 && client.held < self.config.client_bytes;
         }
         self.credit_check = rest.then(|| if is_due { self.now + CREDIT_DELAY } else { check });
+        self.shed_lineage(full);
     }
 }

@@ -24,6 +24,8 @@ pub(super) enum State {
     Inline,
     /// Done, its value is on workers or in the shell's keeping; its arguments are kept.
     Stored,
+    /// As stored, but its arguments are gone, since too many were kept: it cannot be computed again.
+    Final,
     /// Done and not wanted, but what was made of it is stored, and could need it again: its arguments are kept, its value is not.
     Dormant,
     /// Data that is being uploaded.
@@ -36,12 +38,13 @@ pub(super) enum State {
     Released,
 }
 
-const STATES: [State; 10] = [
+const STATES: [State; 11] = [
     State::Waiting,
     State::Queued,
     State::Processing,
     State::Inline,
     State::Stored,
+    State::Final,
     State::Dormant,
     State::Uploading,
     State::Failed,
@@ -62,7 +65,12 @@ impl State {
 
     /// Whether its value is there to be read.
     pub(super) fn is_made(self) -> bool {
-        matches!(self, Self::Inline | Self::Stored)
+        self == Self::Inline || self.is_stored()
+    }
+
+    /// Whether its value is on workers or in the shell's keeping.
+    pub(super) fn is_stored(self) -> bool {
+        matches!(self, Self::Stored | Self::Final)
     }
 
     /// Whether it can still become made or erred.
@@ -298,7 +306,7 @@ fn counts_of(counts: &[u64; STATES.len()]) -> StateCounts {
         waiting: of(State::Waiting) + of(State::Uploading),
         queued: of(State::Queued),
         processing: of(State::Processing),
-        memory: of(State::Inline) + of(State::Stored),
+        memory: of(State::Inline) + of(State::Stored) + of(State::Final),
         erred: of(State::Failed) + of(State::Cancelled),
         released: of(State::Dormant) + of(State::Released),
     }

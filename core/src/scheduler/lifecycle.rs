@@ -245,6 +245,7 @@ impl Scheduler {
         }
         if self.entries.get(&id).is_some_and(|entry| entry.is_over()) {
             self.entries.remove(&id);
+            self.forget_lineage(id);
         }
     }
 
@@ -269,7 +270,7 @@ impl Scheduler {
                 entry.errors.remove(&item);
             }),
             State::Processing => self.stop_runs(id, part.clone()),
-            State::Stored => part.clone().for_each(|item| self.free_replicas(id, item)),
+            State::Stored | State::Final => part.clone().for_each(|item| self.free_replicas(id, item)),
             _ => {}
         }
         if let Some(entry) = self.entries.get_mut(&id) {

@@ -35,9 +35,13 @@ impl Scheduler {
             worker.holds.insert(key);
             worker.held_bytes = worker.held_bytes.saturating_add(len);
         }
-        let wanted = self.entries.get(&key.entry).is_some_and(|entry| entry.items.is_wanted(key.index));
+        let Some(entry) = self.entries.get(&key.entry) else { return };
+        let (wanted, is_result) = (entry.items.is_wanted(key.index), entry.spec().is_some());
         self.shift(key.entry, key.index..key.index + 1, from, State::Stored);
         self.todo.push_back(Todo::Made(key.entry, key.index..key.index + 1));
+        if is_result {
+            self.note_lineage(key.entry);
+        }
         if wanted {
             self.tell_stored(key);
         } else {
@@ -78,7 +82,7 @@ impl Scheduler {
         let Some(entry) = self.entries.get(&key.entry) else { return false };
         match (entry.items.state(key.index), &entry.kind) {
             (Some(State::Uploading), Kind::Data { len: announced, hash: expected }) => (*announced, *expected) == (len, hash),
-            (Some(State::Stored), _) => {
+            (Some(State::Stored | State::Final), _) => {
                 entry.stored.get(&key.index).is_some_and(|replicas| (replicas.len, replicas.hash) == (len, hash))
             }
             _ => false,
@@ -136,16 +140,18 @@ impl Scheduler {
         self.unmake(key);
         let Some(entry) = self.entries.get(&key.entry) else { return };
         let segment = entry.items.segment(key.index, range.end);
-        if segment.state != State::Stored {
-            return;
-        }
-        if matches!(entry.kind, Kind::Data { .. }) {
-            let error = TaskError::new(
-                TaskErrorKind::DataLost,
-                entry.name(),
-                key,
-                format!("the data {key} is gone with the workers that held it"),
-            );
+        let message = match (segment.state, &entry.kind) {
+            (State::Stored, Kind::Data { .. }) => Some(format!("the data {key} is gone with the workers that held it")),
+            (State::Final, _) => Some(format!(
+                "the result {key} is gone with the workers that held it, and is not computed again: its arguments were let go when the \
+                 client had more than {} bytes of them",
+                self.config.client_bytes
+            )),
+            (State::Stored, _) => None,
+            _ => return,
+        };
+        if let Some(message) = message {
+            let error = TaskError::new(TaskErrorKind::DataLost, entry.name(), key, message);
             return self.end_badly(key.entry, segment, &Cause::Failed(Arc::new(error)), false);
         }
         let need = self.needs(key.entry, range.clone()).first().map_or(Need::Nothing, |(_, need)| *need);
@@ -181,7 +187,7 @@ impl Scheduler {
     /// A client could not fetch a value from any of its places.
     pub(super) fn unreachable(&mut self, key: Key) {
         let Some(entry) = self.entries.get_mut(&key.entry) else { return };
-        if entry.items.state(key.index) != Some(State::Stored) || !entry.items.is_wanted(key.index) {
+        if !entry.items.state(key.index).is_some_and(State::is_stored) || !entry.items.is_wanted(key.index) {
             return;
         }
         let oddity = entry.oddities.entry(key.index).or_default();

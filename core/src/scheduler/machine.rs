@@ -128,6 +128,11 @@ impl Scheduler {
         }
         self.recall();
         self.give_credit();
+        if !self.todo.is_empty() {
+            // Arguments were let go, and with them the need for what they name.
+            self.settle();
+            self.say_frees();
+        }
         std::mem::swap(&mut self.out, actions);
     }
 
@@ -143,7 +148,7 @@ impl Scheduler {
         let Some(entry) = self.entries.get(&key.entry) else { return Location::Nowhere };
         match entry.items.state(key.index) {
             Some(State::Inline) => entry.values.get(key.index).map_or(Location::Nowhere, Location::Inline),
-            Some(State::Stored) => match entry.stored.get(&key.index) {
+            Some(State::Stored | State::Final) => match entry.stored.get(&key.index) {
                 Some(replicas) if replicas.held => Location::Held,
                 Some(replicas) => Location::Workers(replicas.workers.clone()),
                 None => Location::Nowhere,

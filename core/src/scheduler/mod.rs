@@ -11,7 +11,7 @@
 //! | --- | --- |
 //! | `machine` | the struct, the order of work within one event |
 //! | `clients`, `register`, `results`, `fleet` | what clients and workers say |
-//! | `lifecycle`, `loss` | items changing state, and what follows for others |
+//! | `lifecycle`, `loss`, `lineage` | items changing state, and what follows for others; what can be computed again |
 //! | `queue`, `placement`, `assign`, `ahead`, `recall` | which items go to which worker, when |
 //! | `entry`, `items`, `values`, `edges`, `ranges` | the data structures, which know nothing of each other's meaning |
 
@@ -24,6 +24,7 @@ mod entry;
 mod fleet;
 mod items;
 mod lifecycle;
+mod lineage;
 mod loss;
 mod machine;
 mod placement;
@@ -139,7 +140,8 @@ pub struct Config {
     pub pipeline: u32,
     /// Calls that are sent ahead to one worker at a time, before their inputs are there; 0 to send none.
     pub ahead: u64,
-    /// Bytes of arguments of one client that are kept before its credit is held back.
+    /// Bytes of arguments of one client that are kept before its credit is held back; arguments that are kept only in case a stored
+    /// result is lost are let go then.
     pub client_bytes: u64,
     /// Bytes of arguments that a client may send ahead of credit.
     pub credit: u64,

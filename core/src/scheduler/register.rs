@@ -260,7 +260,7 @@ impl Scheduler {
         };
         for segment in entry.items.segments(span.first..end) {
             match segment.state {
-                State::Inline | State::Stored => {}
+                State::Inline | State::Stored | State::Final => {}
                 State::Waiting | State::Queued | State::Processing | State::Uploading => supply.missing += segment.count(),
                 State::Dormant => {
                     supply.missing += segment.count();

@@ -73,14 +73,16 @@ async fn send_value(hub: &Hub, incoming: Incoming, key: Key, peer: Peer) -> Resu
 }
 
 async fn take_data(hub: &Hub, incoming: &mut Incoming, key: Key, len: u64, hash: Hash, peer: Peer) -> Result<(), String> {
-    let room = Room::make(hub, len)?;
+    let room = hub.room.reserve(len, 0);
+    let room =
+        room.ok_or_else(|| format!("the scheduler keeps at most {} bytes of data, and has no room for it", hub.room.limit()))?;
     let bytes = incoming.body(len, MAX_VALUE_BYTES, hash).await.map_err(|error| error.to_string())?;
-    room.keep();
-    hub.hold(peer, key, bytes, hash);
+    hub.hold(peer, key, bytes, hash, room);
     Ok(())
 }
 
 async fn take_module(hub: &Hub, incoming: &mut Incoming, len: u64, hash: Hash) -> Result<(), String> {
+    let _room = hub.modules.room.reserve(len, 0).ok_or("too many modules are on their way to the scheduler; try again later")?;
     let bytes = incoming.body(len, MAX_MODULE_BYTES, hash).await.map_err(|error| error.to_string())?;
     if !bytes.starts_with(WASM_MAGIC) {
         return Err("it is no WebAssembly: it does not begin with \\0asm".to_owned());
@@ -92,30 +94,5 @@ async fn answer(incoming: Incoming, taken: Result<(), String>) -> Result<(), Blo
     match taken {
         Ok(()) => incoming.reply(&BlobReply::Taken).await,
         Err(reason) => incoming.refuse(reason).await,
-    }
-}
-
-/// Room for data that is on its way; given back if it does not arrive.
-struct Room<'a> {
-    hub: &'a Hub,
-    len: u64,
-}
-
-impl<'a> Room<'a> {
-    fn make(hub: &'a Hub, len: u64) -> Result<Self, String> {
-        hub.reserve(len)?;
-        Ok(Self { hub, len })
-    }
-
-    fn keep(mut self) {
-        self.len = 0;
-    }
-}
-
-impl Drop for Room<'_> {
-    fn drop(&mut self) {
-        if self.len > 0 {
-            self.hub.release(self.len);
-        }
     }
 }

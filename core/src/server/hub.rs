@@ -16,7 +16,7 @@ use super::{ServerSettings, machine::Machine, modules::Modules};
 use crate::{
     codec::Span,
     ids::{ClientId, Hash, Key, WorkerId},
-    net::{Ca, control::Outbox, transport::Close},
+    net::{Ca, Reserved, Room, control::Outbox, transport::Close},
     scheduler::{Action, Event, Location, Status},
 };
 
@@ -41,11 +41,19 @@ pub(super) enum Source {
     Nowhere,
 }
 
+/// Data that is kept here, with the room that it takes up.
+struct Held {
+    bytes: Bytes,
+    hash: Hash,
+    _room: Reserved,
+}
+
 pub(super) struct Hub {
     ca: Ca,
     heartbeat: Duration,
     credit: u64,
-    held_bytes: u64,
+    /// For data that no worker takes.
+    pub(super) room: Arc<Room>,
     max_peers: usize,
     epoch: Instant,
     state: Mutex<State>,
@@ -58,8 +66,7 @@ struct State {
     machine: Box<dyn Machine>,
     seats: HashMap<Peer, Seat>,
     seated: u64,
-    held: HashMap<Key, (Bytes, Hash)>,
-    held_bytes: u64,
+    held: HashMap<Key, Held>,
     /// What the timer waits for.
     deadline: Option<Duration>,
     actions: Vec<Action>,
@@ -67,20 +74,13 @@ struct State {
 
 impl Hub {
     pub(super) fn new(settings: ServerSettings, machine: Box<dyn Machine>) -> Self {
-        let state = State {
-            machine,
-            seats: HashMap::new(),
-            seated: 0,
-            held: HashMap::new(),
-            held_bytes: 0,
-            deadline: None,
-            actions: Vec::new(),
-        };
+        let state =
+            State { machine, seats: HashMap::new(), seated: 0, held: HashMap::new(), deadline: None, actions: Vec::new() };
         Self {
             ca: settings.ca,
             heartbeat: settings.config.lease / 5,
             credit: settings.config.credit,
-            held_bytes: settings.held_bytes,
+            room: Room::new(settings.held_bytes),
             max_peers: settings.max_peers,
             epoch: Instant::now(),
             state: Mutex::new(state),
@@ -143,33 +143,14 @@ impl Hub {
         }
     }
 
-    /// Makes room for data of that size; what is not used is to be given back by [`Hub::release`].
-    pub(super) fn reserve(&self, len: u64) -> Result<(), String> {
+    /// Keeps data, and says so.
+    pub(super) fn hold(&self, peer: Peer, key: Key, bytes: Bytes, hash: Hash, room: Reserved) {
         let mut state = self.state.lock();
-        let after = state.held_bytes.saturating_add(len);
-        if after > self.held_bytes {
-            return Err(format!("the scheduler keeps at most {} bytes of data, and has {}", self.held_bytes, state.held_bytes));
+        if state.seats.contains_key(&peer) {
+            let len = bytes.len() as u64;
+            state.held.insert(key, Held { bytes, hash, _room: room });
+            self.handle(state, [Event::Held { key, len, hash }]);
         }
-        state.held_bytes = after;
-        Ok(())
-    }
-
-    pub(super) fn release(&self, len: u64) {
-        self.state.lock().held_bytes -= len;
-    }
-
-    /// Keeps data for which room was made, and says so.
-    pub(super) fn hold(&self, peer: Peer, key: Key, bytes: Bytes, hash: Hash) {
-        let mut state = self.state.lock();
-        let len = bytes.len() as u64;
-        if !state.seats.contains_key(&peer) {
-            state.held_bytes -= len;
-            return;
-        }
-        if let Some((old, _)) = state.held.insert(key, (bytes, hash)) {
-            state.held_bytes -= old.len() as u64;
-        }
-        self.handle(state, [Event::Held { key, len, hash }]);
     }
 
     /// Where to get a value, for a peer that asks for it.
@@ -178,7 +159,7 @@ impl Hub {
         match state.machine.locate(key) {
             Location::Inline(bytes) => Source::Here(bytes, None),
             Location::Held => match state.held.get(&key) {
-                Some((bytes, hash)) => Source::Here(bytes.clone(), Some(*hash)),
+                Some(held) => Source::Here(held.bytes.clone(), Some(held.hash)),
                 None => Source::Nowhere,
             },
             Location::Workers(workers) => {
@@ -274,14 +255,7 @@ impl State {
     }
 
     fn forget(&mut self, is_gone: impl Fn(&Key) -> bool) {
-        let bytes = &mut self.held_bytes;
-        self.held.retain(|key, (value, _)| {
-            let gone = is_gone(key);
-            if gone {
-                *bytes -= value.len() as u64;
-            }
-            !gone
-        });
+        self.held.retain(|key, _| !is_gone(key));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Programs' modules, by hash: announced by clients, uploaded once, asked for by workers. Must not know: what is in them.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -9,17 +9,27 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::ids::Hash;
+use crate::{
+    ids::Hash,
+    net::{Room, blobs::MAX_MODULE_BYTES},
+};
 
 /// How long a worker waits for a module that a client has announced.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Modules of clients that have left are kept up to this size together, for when they come again.
 const KEPT_BYTES: usize = 256 << 20;
 
-#[derive(Default)]
 pub(super) struct Modules {
     shelf: Mutex<Shelf>,
     changed: Notify,
+    /// For modules that are on their way here.
+    pub(super) room: Arc<Room>,
+}
+
+impl Default for Modules {
+    fn default() -> Self {
+        Self { shelf: Mutex::default(), changed: Notify::new(), room: Room::new(4 * MAX_MODULE_BYTES) }
+    }
 }
 
 #[derive(Default)]

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use quicsand::{
     ids::{Hash, Key},
+    net::{Reserved, Room},
     wire::{FromWorker, blob::Place},
 };
 
@@ -33,8 +34,8 @@ pub(crate) struct Core {
     inner: Mutex<Inner>,
     slots: Vec<Mailbox>,
     uplink: Box<dyn Uplink>,
-    /// Bytes of values that peers may leave here.
-    room: u64,
+    /// For values that peers leave here.
+    room: Arc<Room>,
 }
 
 struct Inner {
@@ -57,7 +58,7 @@ impl Core {
             actions: Vec::new(),
             closed: false,
         };
-        Self { inner: Mutex::new(inner), slots: (0..slots).map(|_| Mailbox::default()).collect(), uplink, room }
+        Self { inner: Mutex::new(inner), slots: (0..slots).map(|_| Mailbox::default()).collect(), uplink, room: Room::new(room) }
     }
 
     /// Tells the state machine what happened, all under one lock, and carries its actions out.
@@ -87,14 +88,18 @@ impl Core {
         self.inner.lock().worker.held(key)
     }
 
-    /// A value from a peer.
-    pub(crate) fn write(&self, key: Key, bytes: Bytes, hash: Hash) -> Result<(), String> {
+    /// Room for a value from a peer.
+    pub(crate) fn reserve(&self, len: u64) -> Result<Reserved, String> {
         let held = self.inner.lock().worker.held_bytes();
-        if held.saturating_add(bytes.len() as u64) > self.room {
-            return Err(format!("this worker holds {held} bytes of the {} that it may", self.room));
-        }
+        let room = self.room.reserve(len, held);
+        room.ok_or_else(|| {
+            format!("this worker holds {held} bytes of the {} that it may, and has no room for {len}", self.room.limit())
+        })
+    }
+
+    /// A value from a peer, for which there is room.
+    pub(crate) fn write(&self, key: Key, bytes: Bytes, hash: Hash) {
         self.tell([Event::Written { key, hash, bytes }]);
-        Ok(())
     }
 
     /// Where a slot's thread waits.

@@ -10,7 +10,10 @@ use bytes::Bytes;
 use quicsand::{
     ConnectError,
     ids::{Hash, Key, WorkerId},
-    net::worker::{self as net, BlobStore, WorkerBlobs, WorkerLink, WorkerSender},
+    net::{
+        Reserved,
+        worker::{self as net, BlobStore, WorkerBlobs, WorkerLink, WorkerSender},
+    },
     wire::{FromWorker, blob::Place},
 };
 use tokio::{
@@ -167,8 +170,13 @@ impl BlobStore for Home {
         self.core()?.held(key)
     }
 
+    fn reserve(&self, len: u64) -> Result<Reserved, String> {
+        self.core().ok_or("this worker is not ready")?.reserve(len)
+    }
+
     fn write(&self, key: Key, bytes: Bytes, hash: Hash) -> Result<(), String> {
-        self.core().ok_or("this worker is not ready")?.write(key, bytes, hash)
+        self.core().ok_or("this worker is not ready")?.write(key, bytes, hash);
+        Ok(())
     }
 }
 

@@ -10,6 +10,8 @@
 mod batch;
 mod panics;
 
+pub(super) use panics::is_task;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, Weak},

@@ -42,6 +42,11 @@ pub(super) fn guard<T>(function: impl FnOnce() -> T) -> Result<T, Caught> {
     result.map_err(|_| caught)
 }
 
+/// Whether this thread runs a task.
+pub(in crate::client) fn is_task() -> bool {
+    CAUGHT.with(|caught| caught.try_borrow().is_ok_and(|caught| caught.is_some()))
+}
+
 fn record(info: &PanicHookInfo<'_>) -> bool {
     CAUGHT.with(|caught| match caught.try_borrow_mut() {
         Ok(mut caught) => match caught.as_mut() {

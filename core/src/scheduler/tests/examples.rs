@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::lab::{CLIENT, Lab, args, entry, hole, key, same, span, spec, values};
 use crate::{
+    TaskErrorKind,
     codec::{Hole, Source},
     scheduler::{Action, Config, Event, Location},
     wire::{FromClient, FromWorker, InputPlace, StateCounts, ToClient, ToWorker},
@@ -304,4 +305,35 @@ fn credit_comes_back_in_lumps_and_is_held_back_by_what_is_kept() {
     assert_eq!(credits(&mut lab), 2000, "as much as there is room for, since 1000 are kept");
     lab.release(1, 0, 500);
     assert_eq!(credits(&mut lab), 3000);
+}
+
+#[test]
+fn arguments_kept_for_a_loss_give_way_to_new_ones() {
+    let mut lab = Lab::with(Config { client_bytes: 30, ..Config::default() });
+    lab.join(1, 1);
+    (1..=40).for_each(|seq| lab.call(seq, Vec::new()));
+    let mut left = lab.assigned();
+    while let Some((worker, assignment)) = left.pop() {
+        lab.start(worker, assignment.run);
+        lab.finish_stored(worker, assignment.run);
+        left.extend(lab.assigned());
+    }
+    lab.take();
+    lab.now = lab.scheduler.next_deadline().expect("credit is due");
+    lab.event(Event::Tick);
+    let gave = |action: &Action| matches!(action, Action::ToClient(_, ToClient::Credit { .. }));
+    assert!(lab.take().iter().any(gave), "the client can go on");
+    lab.leave(1);
+    let told = lab.told();
+    let lost = |seq: u64| {
+        told.iter().any(|message| match message {
+            ToClient::Failed { seq: failed, error, .. } => *failed == seq && error.kind == TaskErrorKind::DataLost,
+            _ => false,
+        })
+    };
+    let again = |seq: u64| told.contains(&ToClient::Lost { seq, index: 0 });
+    assert!(lost(2) && again(40), "the oldest arguments go first");
+    assert!((1..=40).all(|seq| lost(seq) != again(seq)), "each is one or the other");
+    (1..=40).for_each(|seq| lab.release(seq, 0, 1));
+    assert!(lab.is_empty());
 }

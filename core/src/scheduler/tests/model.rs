@@ -62,6 +62,8 @@ pub(super) struct Graph {
     pub(super) cancelled: BTreeSet<Key>,
     /// Data can be lost only when workers die.
     pub(super) deaths: bool,
+    /// So can results, whose arguments may be let go.
+    pub(super) sheds: bool,
 }
 
 impl Graph {
@@ -92,6 +94,7 @@ impl Graph {
                 fate.causes.insert(key);
             } else if complete {
                 fate.value = Some(compute(&item.inline, inputs.into_iter()));
+                fate.may_lack |= self.deaths && self.sheds;
             }
             fates.insert(key, fate);
         }

@@ -21,7 +21,7 @@ use crate::{
     client::backend::Inbox,
     ids::{EntryId, Hash, Key},
     net::{
-        Ca,
+        Ca, Reserved, Room,
         client::{ConnectSettings, Connected, Program, connect},
         worker::{self, BlobStore, WorkerLink, WorkerSettings},
     },
@@ -189,6 +189,10 @@ struct TestStore(Mutex<HashMap<Key, (Bytes, Hash)>>);
 impl BlobStore for TestStore {
     fn read(&self, key: Key) -> Option<(Bytes, Hash)> {
         self.0.lock().get(&key).cloned()
+    }
+
+    fn reserve(&self, len: u64) -> Result<Reserved, String> {
+        Room::new(1 << 30).reserve(len, 0).ok_or_else(|| "too much".to_owned())
     }
 
     fn write(&self, key: Key, bytes: Bytes, hash: Hash) -> Result<(), String> {
