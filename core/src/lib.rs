@@ -51,6 +51,7 @@ pub mod manifest;
 mod module;
 #[cfg(all(feature = "net", not(target_family = "wasm")))]
 pub mod net;
+pub mod requirements;
 #[cfg(not(target_family = "wasm"))]
 pub mod scheduler;
 #[cfg(all(feature = "net", not(target_family = "wasm")))]
@@ -68,6 +69,7 @@ pub use error::{ConnectError, Error, Result, TaskError, TaskErrorKind};
 pub use limits::{DEFAULT_MEMORY, DEFAULT_TIMEOUT, Options};
 pub use module::Module;
 pub use quicsand_macros::{embed, main, task};
+pub use requirements::Requirements;
 pub use task::{Task, Value};
 
 /// What the macros' output uses. Not part of the public API: it changes without notice.

@@ -3,9 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use proc_macro2::{Ident, TokenStream, TokenTree};
+use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::quote;
-use syn::{Error, Lit, LitStr, Path, Token, ext::IdentExt as _, parse::Parser as _, spanned::Spanned as _};
+use syn::{Error, Lit, LitStr, Path, Token, ext::IdentExt as _, parse::Parser as _, spanned::Spanned as _, token::Paren};
+
+use crate::requires::Requires;
 
 /// More than a 32-bit guest can address is a mistake.
 const MEMORY_MAX: u64 = 4 << 30;
@@ -20,6 +22,7 @@ pub(crate) struct TaskAttributes {
     /// Milliseconds.
     pub(crate) timeout_ms: Option<u64>,
     pub(crate) retries: Option<u32>,
+    pub(crate) requires: Requires,
     pub(crate) root: Option<Path>,
 }
 
@@ -34,9 +37,15 @@ pub(crate) struct ModuleAttributes {
 impl TaskAttributes {
     /// Reads everything that is right and reports everything that is not.
     pub(crate) fn read(tokens: TokenStream, errors: &mut Vec<Error>) -> Self {
-        const POSSIBLE: &str = "`name = \"…\"`, `memory = \"256MiB\"`, `timeout = \"30s\"`, `retries = 2`, `crate = \"path\"`";
+        const POSSIBLE: &str = "`name = \"…\"`, `memory = \"256MiB\"`, `timeout = \"30s\"`, `retries = 2`, \
+            `requires(zone = \"a\", gpu = 1)`, `crate = \"path\"`";
         let mut read = Self::default();
-        each(tokens, POSSIBLE, errors, |name, value| {
+        each(tokens, POSSIBLE, errors, |name, given, errors| {
+            if name == "requires" {
+                read.requires = Requires::read(given, errors);
+                return Ok(true);
+            }
+            let Given::Value(value) = given else { return Err(given.unexpected(POSSIBLE)) };
             match name {
                 "name" => read.name = Some(display_name(value)?),
                 "memory" => read.memory = Some(memory(value)?),
@@ -56,7 +65,8 @@ impl ModuleAttributes {
     pub(crate) fn read(tokens: TokenStream, errors: &mut Vec<Error>) -> Self {
         const POSSIBLE: &str = "`tasks = \"package\"`, `crate = \"path\"`";
         let mut read = Self::default();
-        each(tokens, POSSIBLE, errors, |name, value| {
+        each(tokens, POSSIBLE, errors, |name, given, _| {
+            let Given::Value(value) = given else { return Err(given.unexpected(POSSIBLE)) };
             match name {
                 "tasks" => read.tasks = Some(package(value)?),
                 "crate" => read.root = Some(root(value)?),
@@ -73,12 +83,39 @@ pub(crate) fn root_or_default(root: Option<&Path>) -> TokenStream {
     root.map_or_else(|| quote!(::quicsand), |path| quote!(#path))
 }
 
-/// Calls `set` with each `name = literal`; it says whether it knows the name.
-fn each(tokens: TokenStream, possible: &str, errors: &mut Vec<Error>, mut set: impl FnMut(&str, &Lit) -> Result<bool, Error>) {
+/// What is given for a name.
+pub(crate) enum Given {
+    /// `name = literal`
+    Value(Lit),
+    /// `name(tokens)`
+    List(Paren, TokenStream),
+}
+
+impl Given {
+    pub(crate) fn span(&self) -> Span {
+        match self {
+            Self::Value(value) => value.span(),
+            Self::List(paren, _) => paren.span.join(),
+        }
+    }
+
+    /// That a list is not what is wanted.
+    fn unexpected(&self, possible: &str) -> Error {
+        Error::new(self.span(), format!("expected `name = value`; possible are {possible}"))
+    }
+}
+
+/// Calls `set` with each `name = literal` or `name(…)`; it says whether it knows the name.
+fn each(
+    tokens: TokenStream,
+    possible: &str,
+    errors: &mut Vec<Error>,
+    mut set: impl FnMut(&str, &Given, &mut Vec<Error>) -> Result<bool, Error>,
+) {
     let mut seen = BTreeSet::new();
     for piece in split_at_commas(tokens) {
         let span = piece.span();
-        let Ok((ident, value)) = pair.parse2(piece) else {
+        let Ok((ident, given)) = pair.parse2(piece) else {
             errors.push(Error::new(span, format!("expected `name = value`; possible are {possible}")));
             continue;
         };
@@ -87,7 +124,7 @@ fn each(tokens: TokenStream, possible: &str, errors: &mut Vec<Error>, mut set: i
             errors.push(Error::new(ident.span(), format!("`{name}` is given twice")));
             continue;
         }
-        match set(&name, &value) {
+        match set(&name, &given, errors) {
             Ok(true) => {}
             Ok(false) => errors.push(Error::new(ident.span(), format!("there is no `{name}` here; possible are {possible}"))),
             Err(error) => errors.push(error),
@@ -95,13 +132,18 @@ fn each(tokens: TokenStream, possible: &str, errors: &mut Vec<Error>, mut set: i
     }
 }
 
-fn pair(input: syn::parse::ParseStream<'_>) -> syn::Result<(Ident, Lit)> {
+fn pair(input: syn::parse::ParseStream<'_>) -> syn::Result<(Ident, Given)> {
     let name = input.call(Ident::parse_any)?;
+    if input.peek(Paren) {
+        let list;
+        let paren = syn::parenthesized!(list in input);
+        return Ok((name, Given::List(paren, list.parse()?)));
+    }
     input.parse::<Token![=]>()?;
-    Ok((name, input.parse()?))
+    Ok((name, Given::Value(input.parse()?)))
 }
 
-fn split_at_commas(tokens: TokenStream) -> Vec<TokenStream> {
+pub(crate) fn split_at_commas(tokens: TokenStream) -> Vec<TokenStream> {
     let mut pieces = Vec::new();
     let mut piece = Vec::new();
     for token in tokens {
@@ -238,6 +280,7 @@ mod tests {
         check(r#"memory = "4 GiB""#, Ok((Some(4 << 30), None, None)));
         check(r#"timeout = "500ms""#, Ok((None, Some(500), None)));
         check(r#"timeout = "2m""#, Ok((None, Some(120_000), None)));
+        check(r#"requires(zone = "a", gpu = 1), retries = 1"#, Ok((None, None, Some(1))));
     }
 
     #[test]
@@ -245,6 +288,7 @@ mod tests {
         check("memroy = 1", Err(&["there is no `memroy` here; possible are `name"]));
         check("retries", Err(&["expected `name = value`"]));
         check("retries = 1, retries = 2", Err(&["`retries` is given twice"]));
+        check("retries(1), retries", Err(&["expected `name = value`", "expected `name = value`"]));
         check(", retries = -1", Err(&["expected `name = value`", "expected a whole number"]));
         check(r#"memory = "0", timeout = 30, retries = "2""#, Err(&["expected bytes", "expected a time", "expected a whole"]));
         check(r#"memory = "5GiB""#, Err(&["a task has a 32-bit memory"]));

@@ -11,6 +11,7 @@ mod identity;
 mod invocation;
 mod module;
 mod place;
+mod requires;
 mod signature;
 mod stamp;
 mod task;
@@ -51,6 +52,7 @@ use proc_macro::TokenStream;
 /// | `memory = "256MiB"` | how much memory a call may have; at most 4 GiB. Units: B, KB, MB, GB, KiB, MiB, GiB, or a number of bytes |
 /// | `timeout = "30s"` | how long a call may run. Units: ms, s, m, h |
 /// | `retries = 2` | how often a failed call is tried again |
+/// | `requires(zone = "a", gpu = 1)` | labels (text) that a worker must have to run it, and amounts (numbers) of named resources that a call takes there; names like `cpu.avx2` are written as they are. While no worker has it, calls wait |
 /// | `crate = "path"` | where the `quicsand` crate is, for code that re-exports it |
 ///
 /// # What is not possible

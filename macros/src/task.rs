@@ -114,13 +114,13 @@ fn info(
     let identity = identity::identity(ident, signature);
     let stamp = stamp::stamp(ident, item);
     let name = attributes.name.clone().unwrap_or_else(|| syn::ext::IdentExt::unraw(ident).to_string());
-    let default = quote!(#root::Options::DEFAULT);
-    let memory = attributes.memory.map_or_else(|| quote!(#default.memory), |bytes| quote!(#bytes));
+    let memory = attributes.memory.map_or_else(|| quote!(#root::DEFAULT_MEMORY), |bytes| quote!(#bytes));
     let timeout = match attributes.timeout_ms {
         Some(ms) => quote!(::core::option::Option::Some(::core::time::Duration::from_millis(#ms))),
-        None => quote!(#default.timeout),
+        None => quote!(#root::DEFAULT_TIMEOUT),
     };
-    let retries = attributes.retries.map_or_else(|| quote!(#default.retries), |retries| quote!(#retries));
+    let retries = attributes.retries.unwrap_or(0);
+    let requires = attributes.requires.expand(root);
     quote! {
         static INFO: #root::__private::TaskInfo = #root::__private::TaskInfo {
             id: #root::__private::TaskId::of(#identity),
@@ -131,7 +131,8 @@ fn info(
                 memory: #memory,
                 timeout: #timeout,
                 retries: #retries,
-                priority: #default.priority,
+                priority: 0,
+                requires: #requires,
             },
         };
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use quicsand::{
     __private::{ArgReader, HoleValues, ItemFailure, Output},
-    Options, Task, codec, task,
+    Options, Requirements, Task, codec, task,
 };
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +57,9 @@ fn twice(x: i64) -> i64 {
 fn formatted(_x: u8) -> std::fmt::Result {
     Ok(())
 }
+
+#[task(requires(zone = "a", gpu = 1, disk_gb = 100, cpu.sse4.2 = "yes"))]
+fn choosy() {}
 
 mod deeper {
     #[quicsand::task]
@@ -125,8 +128,18 @@ fn attributes_become_options() {
     assert_eq!((info.name, info.signature), ("mean of numbers", "(xs: &[f64]) -> Result<f64, String>"));
     assert_eq!(
         info.options,
-        Options { memory: 256 << 20, timeout: Some(std::time::Duration::from_secs(30)), retries: 2, priority: 0 }
+        Options {
+            memory: 256 << 20,
+            timeout: Some(std::time::Duration::from_secs(30)),
+            retries: 2,
+            priority: 0,
+            requires: Requirements::NONE
+        }
     );
+    let options = &<choosy as Task>::info().options;
+    assert_eq!(options.requires.to_string(), "cpu.sse4.2=yes, zone=a, disk_gb=100, gpu=1");
+    assert_eq!(options.requires.fault(), None);
+    assert_eq!(Options { requires: Requirements::NONE, ..options.clone() }, Options::DEFAULT);
     assert_eq!(<inc as Task>::info().options, Options::DEFAULT);
 }
 

@@ -10,6 +10,6 @@ mod shell;
 #[cfg(not(target_family = "wasm"))]
 mod state;
 
-pub use cluster::{Builder, LocalCluster};
+pub use cluster::{Builder, LocalCluster, WorkerKind};
 #[cfg(not(target_family = "wasm"))]
 pub use shell::{WorkerServer, WorkerSettings};

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use quicsand::{Client, Module, task};
-use quicsand_worker::LocalCluster;
+use quicsand_worker::{LocalCluster, WorkerKind};
 
 const MODULE: Module = quicsand::embed!();
 
@@ -82,6 +82,17 @@ fn a_fleet_in_this_process_computes() {
 fn a_fleet_of_processes_computes() {
     let cluster = cluster(true);
     exercise(&cluster.client().expect("a client"));
+}
+
+#[test]
+fn processes_have_labels_and_resources() {
+    let builder = LocalCluster::builder().memory(1 << 30).module(MODULE).processes().command(env!("CARGO_BIN_EXE_quicsand"));
+    let cluster = builder.kind(WorkerKind::new(1).label("zone", "a b").resource("gpu", 1)).start().expect("a cluster");
+    let client = cluster.client().expect("a client");
+    let far = client.task(inc).require_label("zone", "c").submit(1);
+    let near = client.task(inc).require_label("zone", "a b").require_resource("gpu", 1).map(0..10);
+    assert_eq!(client.gather(&near).expect("numbers"), (1..=10).collect::<Vec<i64>>());
+    assert_eq!(far.why().as_deref(), Some("no worker has zone=c"));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     Options, Task,
-    error::Error,
+    error::{ConnectError, Error},
     wire::{CallSpec, FromClient, NAME_BYTES, RUN_BYTES, RUN_ITEMS},
 };
 
@@ -57,6 +57,30 @@ impl<T: Task> Call<T> {
     /// Bytes of memory for the sandbox. Workers' owners may set less. In-process nothing limits memory.
     pub fn memory(mut self, bytes: u64) -> Self {
         self.options.memory = bytes;
+        self
+    }
+
+    /// The label that its worker must have, in addition to those of `#[task(requires(…))]`, or instead of another value there. Every
+    /// worker has the labels `arch` and `os`, and one `cpu.FEATURE` with the value `yes` for each feature of its processor. While no
+    /// worker has it the call waits; [`Future::why`] tells. In-process every label is there.
+    ///
+    /// ```
+    /// # use quicsand::{Client, task};
+    /// # #[task]
+    /// # fn inc(x: i64) -> i64 { x + 1 }
+    /// # let client = Client::local();
+    /// let future = client.task(inc).require_label("zone", "a").require_resource("gpu", 1).submit(1);
+    /// ```
+    pub fn require_label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.options.requires.set_label(name.into(), value.into());
+        self
+    }
+
+    /// How much of a named resource of its worker each call takes, from when it is sent there to its end (a batch of a map takes it
+    /// once: its items run one after another); in addition to what `#[task(requires(…))]` says, or instead of another amount there.
+    /// With 0 none of it. In-process there is enough of everything.
+    pub fn require_resource(mut self, name: impl Into<String>, amount: u64) -> Self {
+        self.options.requires.set_resource(name.into(), amount);
         self
     }
 
@@ -115,8 +139,16 @@ impl<T: Task> Call<T> {
         BatchedMap::new(MapSender::open(self), args.into_iter())
     }
 
+    /// Makes sure that it can be sent, and run by whoever gets it.
+    fn prepare(&self) -> Result<(), Error> {
+        if let Some(fault) = self.options.requires.fault() {
+            return Err(ConnectError::Setting { name: "what the call requires".into(), reason: fault.into() }.into());
+        }
+        self.client.prepare::<T>()
+    }
+
     fn encode_one<A: IntoArgs<T::Args>>(&self, args: A) -> Result<(ArgsBuilder, Vec<Kept>), Error> {
-        self.client.prepare::<T>()?;
+        self.prepare()?;
         let mut builder = ArgsBuilder::default();
         let mut keeps = Vec::new();
         builder.push(&self.client.shared, args, &mut keeps)?;
@@ -168,7 +200,7 @@ pub(super) struct MapSender {
 
 impl MapSender {
     fn open<T: Task>(call: &Call<T>) -> Result<Self, Error> {
-        call.client.prepare::<T>()?;
+        call.prepare()?;
         let spec = call.spec();
         let handle = call.client.shared.open(0, 0, |seq| FromClient::Map { seq, spec });
         Ok(Self {

@@ -94,6 +94,18 @@ impl<T> Future<T> {
         }
     }
 
+    /// Why the call is not running, for people: `no worker has zone=a`. `None` if it is, or has ended. What the client does not know
+    /// it asks the scheduler, and waits for the answer. [`Client::why`](crate::Client::why) tells it of many.
+    #[must_use]
+    pub fn why(&self) -> Option<String> {
+        if self.is_done() {
+            return None;
+        }
+        // Without a connection it has failed.
+        let waiting = self.handle.shared().explain(vec![self.span()]).unwrap_or_default();
+        waiting.into_iter().next().map(|waiting| waiting.why)
+    }
+
     /// Stops the call, if it has not ended: it and its dependents fail with [`Error::Cancelled`]. A task that runs in a sandbox is
     /// stopped; one that runs in this process goes on, but nobody hears of it.
     pub fn cancel(&self) {

@@ -32,7 +32,7 @@ pub use gather::{Count, Gather};
 use crate::{
     Module, Task,
     error::{Error, Result},
-    wire::StateCounts,
+    wire::{StateCounts, Waiting},
 };
 use shared::{Handle, Shared};
 
@@ -171,6 +171,15 @@ impl Client {
             Some(key) => Err(Error::ForeignFuture { key }),
             None => self.shared.count(futures.spans()),
         }
+    }
+
+    /// Which of these calls wait, and why: for results of other calls, for a worker that has what they ask for, for one that has room.
+    /// Asks the scheduler and waits for the answer. Calls that run or have ended are not in it.
+    ///
+    /// # Errors
+    /// When the connection to the fleet is lost.
+    pub fn why(&self, futures: &impl Count) -> Result<Vec<Waiting>> {
+        self.shared.explain(futures.spans())
     }
 
     /// Draws a progress bar on standard error until all calls have ended; plain lines where that is no terminal. Their results are kept.

@@ -21,7 +21,7 @@ use crate::{
     codec::{Args, Run, Span},
     error::Error,
     ids::{EntryId, Hash, Key},
-    wire::{FromClient, INLINE_BYTES, StateCounts, ToClient},
+    wire::{FromClient, INLINE_BYTES, StateCounts, ToClient, Waiting},
 };
 
 /// What a client, its futures and its backend share.
@@ -214,14 +214,24 @@ impl Shared {
 
     /// Asks the scheduler how many of these items are in each state.
     pub(super) fn count(&self, spans: Vec<Span>) -> Result<StateCounts, Error> {
-        let query = {
-            let mut state = self.lock();
-            state.next_query += 1;
-            state.next_query
-        };
+        let query = self.next_query();
         self.send([FromClient::Count { query, spans }]);
         let counts = self.wait_until(None, |book| book.take_counts(query))?;
         Ok(counts.unwrap_or_default())
+    }
+
+    /// Asks the scheduler which of these items wait, and why.
+    pub(super) fn explain(&self, spans: Vec<Span>) -> Result<Vec<Waiting>, Error> {
+        let query = self.next_query();
+        self.send([FromClient::Explain { query, spans }]);
+        let waiting = self.wait_until(None, |book| book.take_explained(query))?;
+        Ok(waiting.unwrap_or_default())
+    }
+
+    fn next_query(&self) -> u64 {
+        let mut state = self.lock();
+        state.next_query += 1;
+        state.next_query
     }
 
     /// Sends more items of an open map; waits for credit.
@@ -281,7 +291,7 @@ impl Shared {
                 // Those who wait for it are better off with an error.
                 Touched::Gone(span) => self.send([FromClient::Cancel { span }]),
                 Touched::Refused(reason) => self.end(Error::Disconnected { address: address.to_owned(), reason }),
-                Touched::Items(..) | Touched::Credit | Touched::Counts => {}
+                Touched::Items(..) | Touched::Credit | Touched::Query => {}
             }
         }
     }

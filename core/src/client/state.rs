@@ -12,7 +12,7 @@ use crate::{
     codec::{Run, Span},
     error::Error,
     ids::{ClientId, EntryId, Hash, Key},
-    wire::{StateCounts, ToClient, blob::Place},
+    wire::{StateCounts, ToClient, Waiting, blob::Place},
 };
 
 /// What is known of an item.
@@ -50,7 +50,7 @@ pub(crate) enum Touched {
     /// Data is to be uploaded.
     Upload { key: Key, bytes: Bytes, hash: Hash, place: Option<Place> },
     /// A query was answered.
-    Counts,
+    Query,
     /// The connection is over.
     Refused(String),
 }
@@ -86,11 +86,20 @@ pub(crate) struct Bookkeeping {
     /// Data that was let go before it was uploaded: calls that were sent may read it.
     orphans: BTreeMap<u64, (Bytes, Hash)>,
     counts: BTreeMap<u64, StateCounts>,
+    explained: BTreeMap<u64, Vec<Waiting>>,
 }
 
 impl Bookkeeping {
     pub(crate) fn new(client: ClientId, credit: u64) -> Self {
-        Self { client, next_seq: 0, entries: BTreeMap::new(), credit, orphans: BTreeMap::new(), counts: BTreeMap::new() }
+        Self {
+            client,
+            next_seq: 0,
+            entries: BTreeMap::new(),
+            credit,
+            orphans: BTreeMap::new(),
+            counts: BTreeMap::new(),
+            explained: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn id(&self, seq: u64) -> EntryId {
@@ -295,7 +304,11 @@ impl Bookkeeping {
             }
             ToClient::Counts { query, counts } => {
                 self.counts.insert(query, counts);
-                touched.push(Touched::Counts);
+                touched.push(Touched::Query);
+            }
+            ToClient::Explained { query, waiting } => {
+                self.explained.insert(query, waiting);
+                touched.push(Touched::Query);
             }
             ToClient::Refused { reason } => touched.push(Touched::Refused(reason)),
         }
@@ -304,6 +317,11 @@ impl Bookkeeping {
     /// The answer to a query, once.
     pub(crate) fn take_counts(&mut self, query: u64) -> Option<StateCounts> {
         self.counts.remove(&query)
+    }
+
+    /// The answer to a query for reasons, once.
+    pub(crate) fn take_explained(&mut self, query: u64) -> Option<Vec<Waiting>> {
+        self.explained.remove(&query)
     }
 
     /// The span of a whole entry.

@@ -1,11 +1,12 @@
 //! Calls sent ahead: to the worker that computes all their missing inputs, before those are there. Must not know: maps.
 //!
 //! A chain of calls then costs no round trip a link. A call that is sent ahead is processing, but is not running: it is no load
-//! and is never blamed. It comes back when an input does not appear, and is not sent ahead again then.
+//! and is never blamed. It comes back when an input does not appear, and is not sent ahead again then. What takes resources is not
+//! sent ahead: it would keep them from others while it waits.
 
 use std::ops::Range;
 
-use super::{Scheduler, items::State};
+use super::{Scheduler, items::State, shapes::PLAIN};
 use crate::{
     ids::{EntryId, RunId, WorkerId},
     wire::ToWorker,
@@ -74,6 +75,7 @@ impl Scheduler {
         if spans.iter().map(|span| span.count).sum::<u64>() > MAX_INPUTS {
             return None;
         }
+        let shape = self.shapes.get(entry.shape).filter(|shape| !shape.takes_resources())?;
         let mut found = None;
         for span in spans {
             let producer = self.entries.get(&span.entry)?;
@@ -97,7 +99,7 @@ impl Scheduler {
                 }
             }
         }
-        found
+        found.filter(|worker| entry.shape == PLAIN || shape.workers().contains(worker))
     }
 
     fn recalled_or_suspect(&self, suspect: bool, run: Option<RunId>) -> bool {

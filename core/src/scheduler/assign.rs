@@ -1,6 +1,6 @@
 //! Making a run: its message, and its place in the books. Must not know: why this worker.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use super::{
     Scheduler,
@@ -59,6 +59,7 @@ impl Scheduler {
             ahead,
             suspect,
             item_nanos: self.times.item_nanos(spec.task, nanos(self.config.batch_time)),
+            takes: self.shapes.get(entry.shape).filter(|shape| shape.takes_resources()).map(|shape| Arc::clone(&shape.requires)),
         };
         let assignment =
             Assignment { run: run_id, spec: spec.clone(), module: client.module, entry: id, first: range.start, args, inputs };
@@ -74,6 +75,9 @@ impl Scheduler {
             }
             worker.runs.insert(run_id);
             worker.suspects += u32::from(suspect);
+            if let Some(takes) = &run.takes {
+                worker.offer.take(takes);
+            }
             if ahead {
                 worker.ahead += 1;
             } else {

@@ -18,13 +18,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     Scheduler,
     entry::{Entry, Kind, queue_key},
+    fleet::{Run, Worker},
     items::State,
     lifecycle::Need,
     register::spans_of,
+    shapes::PLAIN,
 };
 use crate::{
     codec::{Source, Span},
-    ids::EntryId,
+    ids::{EntryId, WorkerId},
 };
 
 impl Scheduler {
@@ -41,9 +43,7 @@ impl Scheduler {
                 && self.out.is_empty(),
             "work is left over"
         );
-        let ready: BTreeSet<_> =
-            self.entries.iter().filter(|(_, entry)| !entry.ready.is_empty()).map(|(&id, entry)| queue_key(id, entry)).collect();
-        assert_eq!(ready, self.ready, "the queue is out of step");
+        self.check_shapes();
         let mut held = BTreeMap::new();
         for (&id, entry) in &self.entries {
             *held.entry(id.client).or_insert(0) += self.check_entry(id, entry);
@@ -55,6 +55,32 @@ impl Scheduler {
         self.check_edges();
         self.check_runs();
         self.check_workers();
+    }
+
+    fn check_shapes(&self) {
+        let (mut of_shapes, mut of_clients) = (BTreeMap::new(), BTreeMap::<_, BTreeMap<_, u64>>::new());
+        for (&id, entry) in &self.entries {
+            let (count, ready) = of_shapes.entry(entry.shape).or_insert((0, BTreeSet::new()));
+            *count += 1;
+            if !entry.ready.is_empty() {
+                ready.insert(queue_key(id, entry));
+            }
+            if entry.shape != PLAIN {
+                *of_clients.entry(id.client).or_default().entry(entry.shape).or_default() += 1;
+            }
+        }
+        let workers = self.fleet.workers.iter().filter(|(_, worker)| !worker.draining);
+        self.shapes.check(&of_shapes, &workers.map(|(&id, worker)| (id, &worker.offer)).collect::<Vec<_>>());
+        for (id, client) in &self.clients {
+            assert_eq!(client.shapes, of_clients.remove(id).unwrap_or_default(), "shapes of client {id}");
+        }
+        // Whoever is stuck, or has not been looked at, has no worker that could take it.
+        for (shape, _) in self.shapes.iter().filter(|(_, shape)| shape.is_ready()) {
+            let idle = self.fleet.workers.iter().find(|(id, worker)| {
+                worker.has_room() && worker.wants_any(self.config.pipeline) && self.can_run(**id, shape, true)
+            });
+            assert!(idle.is_none(), "items of shape {shape} are ready, a worker can run them, and they are not brought together");
+        }
     }
 
     /// Gives the bytes that the entry keeps for its client.
@@ -202,6 +228,27 @@ impl Scheduler {
         assert!(self.recalled.iter().all(|id| self.runs.contains_key(id)), "recalled runs that are over");
     }
 
+    /// What a worker has is never promised twice.
+    fn check_resources(&self, id: WorkerId, worker: &Worker, runs: &[&Run]) {
+        let mut taken = BTreeMap::<_, u64>::new();
+        for run in runs {
+            for (name, amount) in run.takes.iter().flat_map(|takes| takes.resources()) {
+                *taken.entry(name).or_default() += amount;
+            }
+            if let Some(entry) = self.entries.get(&run.entry)
+                && let Some(spec) = entry.spec()
+            {
+                let requires = &spec.options.requires;
+                assert!(worker.offer.has(requires), "worker {id} has a run that asks for {requires}");
+                assert_eq!(run.takes.is_some(), requires.resources().len() > 0, "a run that asks for {requires} takes nothing");
+            }
+        }
+        for (name, amount) in &taken {
+            assert!(*amount <= worker.offer.total(name), "worker {id}: {amount} of {name} are taken");
+        }
+        assert_eq!(worker.offer.taken().collect::<BTreeMap<_, _>>(), taken, "worker {id}: resources");
+    }
+
     fn check_workers(&self) {
         let fleet = &self.fleet;
         let mut slots = 0;
@@ -213,6 +260,7 @@ impl Scheduler {
             assert!(worker.suspects <= 1, "worker {id} runs two suspects");
             let load: u64 = runs.iter().filter(|run| !run.ahead).map(|run| run.nanos()).sum();
             assert_eq!(worker.load_nanos, load, "worker {id}: load");
+            self.check_resources(id, worker, &runs);
             for key in &worker.holds {
                 let replicas = self.entries.get(&key.entry).and_then(|entry| entry.stored.get(&key.index));
                 assert!(replicas.is_some_and(|replicas| replicas.workers.contains(&id)), "worker {id} holds {key} in vain");
@@ -237,13 +285,6 @@ impl Scheduler {
                     assert!(holds, "worker {worker} does not hold {}", id.key(item));
                 }
             }
-        }
-        if fleet
-            .workers
-            .values()
-            .any(|worker| worker.suspects == 0 && worker.has_room() && worker.wants_any(self.config.pipeline))
-        {
-            assert!(self.ready.is_empty(), "items are ready, a worker has room, and they are not brought together");
         }
     }
 }

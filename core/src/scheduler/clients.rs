@@ -1,13 +1,17 @@
 //! What clients say, and their credit. Must not know: workers.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{
     Action, Scheduler,
-    entry::{Cause, Entry, Kind, queue_key},
+    entry::{Cause, Entry, Kind},
     items::{Segment, State},
     machine::Todo,
     refusal::Refusal,
+    shapes::{PLAIN, ShapeId},
 };
 use crate::{
     codec::{Run, Span},
@@ -17,6 +21,8 @@ use crate::{
 
 /// Small credits wait so long for more.
 const CREDIT_DELAY: Duration = Duration::from_millis(10);
+/// Different sets of requirements that a client's entries may have at a time: each is a queue, and what looks at all queues has an end.
+pub(super) const MAX_SHAPES: usize = 1024;
 /// A client is refused when it sends on although it overdrew its credit by more than so many bytes.
 const CREDIT_TOLERANCE: i64 = 8 << 20;
 
@@ -26,6 +32,8 @@ pub(super) struct Client {
     pub(super) who: Identity,
     pub(super) module: Hash,
     last_seq: Option<u64>,
+    /// What its entries ask of workers, with the number of entries; those that ask for nothing are left out.
+    pub(super) shapes: BTreeMap<ShapeId, u64>,
     /// Bytes of its arguments and data that are kept.
     pub(super) held: u64,
     /// Bytes that it may still send; below 0 after a message that was larger.
@@ -53,6 +61,18 @@ pub(super) fn give_back(client: Option<&mut Client>, bytes: u64, check: &mut Opt
     }
 }
 
+impl Client {
+    /// An entry of that shape is gone.
+    pub(super) fn leave_shape(&mut self, shape: ShapeId) {
+        if let Some(count) = self.shapes.get_mut(&shape) {
+            *count -= 1;
+            if *count == 0 {
+                self.shapes.remove(&shape);
+            }
+        }
+    }
+}
+
 impl Scheduler {
     pub(super) fn client_joined(&mut self, id: ClientId, who: Identity, module: Hash) {
         let allowed = i64::try_from(self.config.credit).unwrap_or(i64::MAX);
@@ -60,6 +80,7 @@ impl Scheduler {
             who,
             module,
             last_seq: None,
+            shapes: BTreeMap::new(),
             held: 0,
             allowed,
             owed: 0,
@@ -80,8 +101,7 @@ impl Scheduler {
             stored.into_iter().for_each(|item| self.free_replicas(id, item));
         }
         for id in ids {
-            let Some(entry) = self.entries.remove(&id) else { continue };
-            self.ready.remove(&queue_key(id, &entry));
+            let Some(entry) = self.drop_entry(id) else { continue };
             for (_, edge) in entry.args.iter().flat_map(|chunk| &chunk.edges) {
                 self.edges.remove(*edge);
             }
@@ -174,6 +194,12 @@ impl Scheduler {
                 self.tell_client(client, ToClient::Counts { query, counts });
                 Ok(())
             }
+            FromClient::Explain { query, spans } => {
+                spans.iter().try_for_each(|span| self.own(client, span))?;
+                let waiting = self.explain(&spans);
+                self.tell_client(client, ToClient::Explained { query, waiting });
+                Ok(())
+            }
             FromClient::Bye => {
                 self.client_left(client);
                 Ok(())
@@ -193,10 +219,39 @@ impl Scheduler {
             }
             client.last_seq = Some(seq);
         }
+        let shape = self.enter_shape(client, seq, &kind)?;
         let arrival = self.next_arrival;
         self.next_arrival += 1;
-        self.entries.insert(EntryId { client, seq }, Box::new(Entry::new(kind, arrival, open)));
+        self.entries.insert(EntryId { client, seq }, Box::new(Entry::new(kind, shape, arrival, open)));
         Ok(())
+    }
+
+    /// The shape of a new entry.
+    fn enter_shape(&mut self, client: ClientId, seq: u64, kind: &Kind) -> Result<ShapeId, Refusal> {
+        let options = match kind {
+            Kind::Call(spec) | Kind::Map(spec) => Some(&spec.options),
+            Kind::Data { .. } => None,
+        };
+        let known = options.map_or(Some(PLAIN), |options| self.shapes.find(options));
+        if let Some(client) = self.clients.get(&client)
+            && known.is_none_or(|shape| shape != PLAIN && !client.shapes.contains_key(&shape))
+            && client.shapes.len() >= MAX_SHAPES
+        {
+            return Err(Refusal::Requirements { seq });
+        }
+        let shape = match (known, options) {
+            (Some(shape), _) => shape,
+            (None, Some(options)) => {
+                let workers = self.fleet.workers.iter().filter(|(_, worker)| !worker.draining);
+                self.shapes.add(options, workers.map(|(&id, worker)| (id, &worker.offer)))
+            }
+            (None, None) => PLAIN,
+        };
+        self.shapes.enter(shape);
+        if let Some(client) = self.clients.get_mut(&client).filter(|_| shape != PLAIN) {
+            *client.shapes.entry(shape).or_default() += 1;
+        }
+        Ok(shape)
     }
 
     /// No more items will come: what waits for one that did not come fails.

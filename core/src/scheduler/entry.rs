@@ -10,6 +10,7 @@ use super::{
     edges::{EdgeId, EdgeIndex},
     items::{Items, State},
     ranges::Ranges,
+    shapes::ShapeId,
     values::Values,
 };
 use crate::{
@@ -31,6 +32,8 @@ pub(super) enum Kind {
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) kind: Kind,
+    /// What its items ask of a worker.
+    pub(super) shape: ShapeId,
     /// Position in the order of arrival.
     pub(super) arrival: u64,
     /// Whether items may still come.
@@ -101,9 +104,10 @@ pub(super) struct Oddity {
 }
 
 impl Entry {
-    pub(super) fn new(kind: Kind, arrival: u64, open: bool) -> Self {
+    pub(super) fn new(kind: Kind, shape: ShapeId, arrival: u64, open: bool) -> Self {
         Self {
             kind,
+            shape,
             arrival,
             open,
             is_abandoned: false,

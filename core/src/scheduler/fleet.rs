@@ -3,13 +3,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
-use super::{Action, Scheduler, items::State, refusal::Refusal};
+use super::{Action, Scheduler, items::State, offer::Offer, refusal::Refusal};
 use crate::{
     TaskError, TaskErrorKind,
     ids::{EntryId, Identity, Key, RunId, TaskId, WorkerId},
+    requirements::Requirements,
     wire::{FromWorker, Load, ToWorker, WorkerHello},
 };
 
@@ -37,6 +39,8 @@ pub(super) struct Run {
     pub(super) suspect: bool,
     /// Estimated time of an item.
     pub(super) item_nanos: u64,
+    /// Where it takes resources: from when it is assigned to its end, whether it is running or queued there.
+    pub(super) takes: Option<Arc<Requirements>>,
 }
 
 impl Run {
@@ -52,6 +56,7 @@ pub(super) struct Worker {
     pub(super) who: Identity,
     pub(super) name: String,
     pub(super) hello: WorkerHello,
+    pub(super) offer: Offer,
     pub(super) draining: bool,
     /// When anything was last heard of it.
     pub(super) heard: Duration,
@@ -91,6 +96,11 @@ impl Worker {
     /// Whether there is room for more.
     pub(super) fn has_room(&self) -> bool {
         self.place.free.is_some()
+    }
+
+    /// Its place in the order of those with room.
+    pub(super) fn room(&self) -> Option<(bool, u64)> {
+        self.place.free
     }
 
     /// Whether it has fewer runs than it should have, however short they are.
@@ -171,6 +181,7 @@ impl Scheduler {
         let worker = Worker {
             who,
             name,
+            offer: Offer::of(&hello),
             hello,
             draining: false,
             heard: self.now,
@@ -186,6 +197,7 @@ impl Scheduler {
             place: Standing::default(),
         };
         self.fleet.slots += worker.slots();
+        self.shapes.add_worker(id, &worker.offer);
         self.fleet.workers.insert(id, worker);
         if self.lease_check.is_none() {
             self.lease_check = end_of_lease(self.now, self.config.lease);
@@ -200,6 +212,9 @@ impl Scheduler {
         let new = worker.standing(self.config.pipeline, batch_nanos);
         let old = std::mem::replace(&mut worker.place, new);
         self.fleet.place(id, old, new);
+        if old.free.is_none() && new.free.is_some() {
+            self.shapes.unstick(id);
+        }
     }
 
     /// A worker is gone. Its unfinished items go back to the queue; with `blame`, those that were running alone count a death.
@@ -208,6 +223,7 @@ impl Scheduler {
         self.fleet.place(id, worker.place, Standing::default());
         if !worker.draining {
             self.fleet.slots -= worker.slots();
+            self.shapes.remove_worker(id);
         }
         let mut running = Vec::new();
         for &run_id in &worker.runs {
@@ -267,6 +283,10 @@ impl Scheduler {
             if run.sent_ahead {
                 self.hungry.insert(run.worker);
             }
+            if let Some(takes) = &run.takes {
+                worker.offer.give_back(takes);
+                self.shapes.unstick(run.worker);
+            }
             self.rank(run.worker);
         }
         Some(run)
@@ -305,6 +325,7 @@ impl Scheduler {
             worker.draining = true;
             let slots = worker.slots();
             self.fleet.slots -= slots;
+            self.shapes.remove_worker(id);
             self.rank(id);
         }
     }

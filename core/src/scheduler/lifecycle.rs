@@ -47,12 +47,12 @@ impl Scheduler {
         if from == State::Queued {
             entry.ready.remove(range.clone());
             if entry.ready.is_empty() {
-                self.ready.remove(&queue_key(id, entry));
+                self.shapes.remove(entry.shape, &queue_key(id, entry));
             }
         }
         if to == State::Queued {
             if entry.ready.is_empty() {
-                self.ready.insert(queue_key(id, entry));
+                self.shapes.insert(entry.shape, queue_key(id, entry));
             }
             entry.ready.insert(range.clone());
         }
@@ -244,8 +244,7 @@ impl Scheduler {
             }
         }
         if self.entries.get(&id).is_some_and(|entry| entry.is_over()) {
-            self.entries.remove(&id);
-            self.forget_lineage(id);
+            self.drop_entry(id);
         }
     }
 

@@ -17,13 +17,6 @@ impl Scheduler {
         }
     }
 
-    /// An entry is gone.
-    pub(super) fn forget_lineage(&mut self, id: EntryId) {
-        if let Some(client) = self.clients.get_mut(&id.client) {
-            client.lineage.remove(&id.seq);
-        }
-    }
-
     /// Lets arguments of stored results go, those of the oldest entries first, where they keep a client from sending more: it would wait
     /// for ever if it does not release results. Those results are final: once lost, they are not computed again.
     pub(super) fn shed_lineage(&mut self, full: Vec<ClientId>) {
@@ -34,9 +27,10 @@ impl Scheduler {
                 && let Some(&seq) = state.lineage.first()
             {
                 let id = EntryId { client, seq };
-                match self.first_kept(id) {
-                    Some(items) => self.shift(id, items, State::Stored, State::Final),
-                    None => self.forget_lineage(id),
+                if let Some(items) = self.first_kept(id) {
+                    self.shift(id, items, State::Stored, State::Final);
+                } else if let Some(state) = self.clients.get_mut(&client) {
+                    state.lineage.remove(&seq);
                 }
             }
         }

@@ -10,10 +10,11 @@ use super::{
     Action, Config, Event, Location,
     clients::Client,
     edges::Edges,
-    entry::{Entry, QueueKey},
+    entry::{Entry, queue_key},
     fleet::{Fleet, Run},
     items::State,
     queue::TaskTimes,
+    shapes::Shapes,
 };
 use crate::{
     codec::Span,
@@ -34,8 +35,8 @@ pub struct Scheduler {
     pub(super) edges: Edges,
     pub(super) runs: BTreeMap<RunId, Run>,
     pub(super) fleet: Fleet,
-    /// Entries that have ready items.
-    pub(super) ready: BTreeSet<QueueKey>,
+    /// What is ready, by what it asks of a worker.
+    pub(super) shapes: Shapes,
     pub(super) times: TaskTimes,
     pub(super) next_run: u64,
     pub(super) next_arrival: u64,
@@ -83,7 +84,7 @@ impl Scheduler {
             edges: Edges::default(),
             runs: BTreeMap::new(),
             fleet: Fleet::default(),
-            ready: BTreeSet::new(),
+            shapes: Shapes::default(),
             times: TaskTimes::default(),
             next_run: 1,
             next_arrival: 0,
@@ -119,6 +120,7 @@ impl Scheduler {
         self.expire_leases();
         self.settle();
         self.say_frees();
+        self.warn_of_hopeless();
         self.dispatch();
         self.send_ahead();
         if !self.todo.is_empty() {
@@ -155,6 +157,17 @@ impl Scheduler {
             },
             _ => Location::Nowhere,
         }
+    }
+
+    /// Forgets an entry of which nothing is left, or whose client is gone.
+    pub(super) fn drop_entry(&mut self, id: EntryId) -> Option<Box<Entry>> {
+        let entry = self.entries.remove(&id)?;
+        self.shapes.leave(entry.shape, &queue_key(id, &entry));
+        if let Some(client) = self.clients.get_mut(&id.client) {
+            client.leave_shape(entry.shape);
+            client.lineage.remove(&id.seq);
+        }
+        Some(entry)
     }
 
     pub(super) fn tell_client(&mut self, client: ClientId, message: ToClient) {

@@ -13,7 +13,8 @@
 //! | `clients`, `register`, `results`, `fleet` | what clients and workers say |
 //! | `lifecycle`, `loss`, `lineage` | items changing state, and what follows for others; what can be computed again |
 //! | `queue`, `placement`, `assign`, `ahead`, `recall` | which items go to which worker, when |
-//! | `entry`, `items`, `values`, `edges`, `ranges` | the data structures, which know nothing of each other's meaning |
+//! | `why` | why others do not |
+//! | `entry`, `items`, `values`, `edges`, `ranges`, `shapes`, `offer` | the data structures, which know nothing of each other's meaning |
 
 mod ahead;
 mod assign;
@@ -27,6 +28,7 @@ mod lifecycle;
 mod lineage;
 mod loss;
 mod machine;
+mod offer;
 mod placement;
 mod queue;
 mod ranges;
@@ -34,10 +36,12 @@ mod recall;
 mod refusal;
 mod register;
 mod results;
+mod shapes;
 mod status;
 #[cfg(test)]
 mod tests;
 mod values;
+mod why;
 
 pub use machine::Scheduler;
 pub use status::{ClientStatus, Status, WorkerStatus};

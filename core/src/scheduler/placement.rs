@@ -1,27 +1,53 @@
-//! Which worker gets a batch: one that has room, then where the inputs are, then the least loaded. Must not know: what is sent.
+//! Which worker gets a batch: one that has what is asked for, and room; then where the inputs are, then the least loaded. Must not
+//! know: what is sent.
 //!
 //! Bounded: only the least loaded worker and the holders of the first few inputs are compared, however large the fleet.
 
 use std::collections::BTreeMap;
 
-use super::{Scheduler, entry::Entry, fleet::Worker, items::State, register::spans_of};
+use super::{
+    Scheduler,
+    entry::Entry,
+    fleet::Worker,
+    items::State,
+    register::spans_of,
+    shapes::{PLAIN, Shape, ShapeId},
+};
 use crate::{codec::Source, ids::WorkerId, wire::RUN_BYTES};
 
 /// Estimated time to move a byte between workers: 250 MB/s.
 const BYTE_NANOS: u64 = 4;
+/// Where a shape's workers are a smaller part of the fleet than this, they are looked at themselves rather than those with room.
+const RARE: usize = 8;
 /// Stored inputs of a batch's first item that are looked at.
 const LOOKED_AT: usize = 32;
 
 impl Scheduler {
-    pub(super) fn has_no_suspect(&self, id: WorkerId) -> bool {
-        self.fleet.workers.get(&id).is_some_and(|worker| worker.suspects == 0)
+    /// Whether a worker has what a shape asks for, now; room for more is another matter. What must run alone goes where no other such
+    /// item runs, so that one bad call does not blame another.
+    pub(super) fn can_run(&self, id: WorkerId, shape: ShapeId, suspect: bool) -> bool {
+        let Some(worker) = self.fleet.workers.get(&id).filter(|worker| !suspect || worker.suspects == 0) else { return false };
+        let fits = |shape: &Shape| shape.workers().contains(&id) && worker.offer.has_free(&shape.requires);
+        shape == PLAIN || self.shapes.get(shape).is_some_and(fits)
     }
 
-    /// The worker for a batch that begins with this item; `None` if nobody has room. One that must run alone goes where no other
-    /// such item runs, so that one bad call does not blame another.
+    /// The least loaded of the workers that have room for a shape's items.
+    pub(super) fn least_loaded(&self, shape: ShapeId, suspect: bool) -> Option<WorkerId> {
+        let free = &self.fleet.free;
+        let fits = |id: WorkerId| self.can_run(id, shape, suspect);
+        let few = self.shapes.get(shape).filter(|_| shape != PLAIN).map(Shape::workers);
+        match few.filter(|few| few.len() < free.len() / RARE) {
+            Some(few) => {
+                let room = |&id: &WorkerId| Some((self.fleet.workers.get(&id)?.room()?, id));
+                few.iter().filter_map(room).filter(|(_, id)| fits(*id)).min().map(|(_, id)| id)
+            }
+            None => free.iter().map(|(_, id)| *id).find(|id| fits(*id)),
+        }
+    }
+
+    /// The worker for a batch that begins with this item; `None` if nobody who can run it has room.
     pub(super) fn choose_worker(&self, entry: &Entry, item: u64, suspect: bool) -> Option<WorkerId> {
-        let fits = |id: WorkerId| !suspect || self.has_no_suspect(id);
-        let (_, least) = self.fleet.free.iter().find(|(_, id)| fits(*id)).copied()?;
+        let least = self.least_loaded(entry.shape, suspect)?;
         if entry.oddities.get(&item).is_some_and(|oddity| oddity.not_local) {
             return Some(least);
         }
@@ -31,7 +57,7 @@ impl Scheduler {
         for (id, bytes) in local {
             let Some(delay) = delay(id) else { continue };
             let cost = delay.saturating_add((total - bytes).saturating_mul(BYTE_NANOS));
-            if fits(id) && (cost, id) < best {
+            if (cost, id) < best && self.can_run(id, entry.shape, suspect) {
                 best = (cost, id);
             }
         }

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, ops::Range, time::Duration};
 
-use super::{Scheduler, entry::QueueKey, fleet::nanos};
+use super::{
+    Scheduler,
+    entry::{Entry, QueueKey},
+    fleet::nanos,
+};
 use crate::{
     ids::{EntryId, TaskId},
     wire::RUN_ITEMS,
@@ -60,30 +64,40 @@ impl TaskTimes {
     }
 }
 
+/// What became of an entry's next batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attempt {
+    Assigned,
+    /// Its items must run alone, or in larger batches, and no worker is ready for that.
+    Passed,
+    /// No worker has what entries of its shape ask for, or not now.
+    Stuck,
+}
+
 impl Scheduler {
-    /// Hands ready items out until there are none, or no worker has room.
+    /// Hands ready items out until there are none, or no worker has room for them.
     pub(super) fn dispatch(&mut self) {
         let mut passed = None::<QueueKey>;
-        while !self.fleet.free.is_empty() {
-            let next = match passed {
-                None => self.ready.first(),
-                Some(key) => self.ready.range((std::ops::Bound::Excluded(key), std::ops::Bound::Unbounded)).next(),
-            };
-            let Some(&key) = next else { return };
-            if !self.assign_next(key.2) {
-                // Its items must run alone, or in larger batches, and no worker is ready for that.
-                passed = Some(key);
+        while !self.fleet.free.is_empty()
+            && let Some((key, shape)) = self.shapes.next(passed)
+        {
+            match self.assign_next(key.2) {
+                Attempt::Assigned => {}
+                Attempt::Passed => passed = Some(key),
+                Attempt::Stuck => self.shapes.stick(shape),
             }
         }
     }
 
-    /// Assigns the next batch of an entry; false if none of its ready items can run now.
-    fn assign_next(&mut self, id: EntryId) -> bool {
-        let Some(entry) = self.entries.get(&id) else { return false };
-        let takes_suspects = entry.suspects.is_empty() || self.fleet.free.iter().any(|(_, id)| self.has_no_suspect(*id));
-        let Some((piece, suspect)) = entry.ready.first_piece(&entry.suspects, takes_suspects) else { return false };
-        let Some(chunk) = entry.chunk_of(piece.start) else { return false };
-        let Some(spec) = entry.spec() else { return false };
+    /// Assigns the next batch of an entry.
+    fn assign_next(&mut self, id: EntryId) -> Attempt {
+        let Some(entry) = self.entries.get(&id) else { return Attempt::Passed };
+        let takes_suspects = entry.suspects.is_empty() || self.least_loaded(entry.shape, true).is_some();
+        let Some((piece, suspect)) = entry.ready.first_piece(&entry.suspects, takes_suspects) else {
+            return self.no_taker(entry);
+        };
+        let Some(chunk) = entry.chunk_of(piece.start) else { return Attempt::Passed };
+        let Some(spec) = entry.spec() else { return Attempt::Passed };
         let limit = piece.end.min(chunk.range().end) - piece.start;
         let remaining = entry.items.count(super::items::State::Queued);
         let batch_nanos = nanos(self.config.batch_time);
@@ -91,12 +105,20 @@ impl Scheduler {
             true => (1, false),
             false => self.times.batch_items(spec.task, batch_nanos, remaining, self.fleet.slots, limit),
         };
-        let Some(worker) = self.choose_worker(entry, piece.start, suspect) else { return false };
+        let Some(worker) = self.choose_worker(entry, piece.start, suspect) else { return self.no_taker(entry) };
         // Small batches that are but a measure are not worth a long queue: larger ones follow when the first are back.
         if grows && self.fleet.workers.get(&worker).is_none_or(|worker| !worker.wants_any(self.config.pipeline)) {
-            return false;
+            return Attempt::Passed;
         }
         let end = self.trim_batch(entry, piece.start, fitting, worker);
-        self.assign(id, Range { start: piece.start, end }, worker, suspect, false)
+        match self.assign(id, Range { start: piece.start, end }, worker, suspect, false) {
+            true => Attempt::Assigned,
+            false => Attempt::Passed,
+        }
+    }
+
+    /// No worker was found for an entry's next items: for these, or for any of the shape?
+    fn no_taker(&self, entry: &Entry) -> Attempt {
+        if self.least_loaded(entry.shape, false).is_some() { Attempt::Passed } else { Attempt::Stuck }
     }
 }

@@ -1,6 +1,6 @@
 //! Taking unstarted runs back from crowded workers when others have nothing to do. Must not know: what is placed where afterwards.
 
-use super::{Scheduler, fleet::nanos};
+use super::{Scheduler, fleet::nanos, shapes::PLAIN};
 use crate::{
     ids::{RunId, WorkerId},
     wire::ToWorker,
@@ -10,38 +10,56 @@ use crate::{
 const LOOKED_AT: usize = 16;
 
 impl Scheduler {
-    /// If nothing is ready and slots are idle, asks for the youngest runs of crowded workers, as many as slots are idle. Queues that
-    /// will be through in about a batch's time anyway are left alone, until that time has passed.
+    /// If nothing is ready that could run and slots are idle, asks for the youngest runs of crowded workers which those slots could
+    /// run. Queues that will be through in about a batch's time anyway are left alone, until that time has passed.
     pub(super) fn recall(&mut self) {
         self.recall_check = None;
-        if !self.ready.is_empty() || self.fleet.spare.is_empty() || self.fleet.crowded.is_empty() {
+        if !self.shapes.is_idle() || self.fleet.spare.is_empty() || self.fleet.crowded.is_empty() {
             return;
         }
-        let idle = self.fleet.spare.iter().filter_map(|id| self.fleet.workers.get(id)).take(LOOKED_AT);
-        let spare: u64 = idle.map(|worker| worker.slots() - worker.active()).sum();
-        let mut wanted = spare.saturating_sub(self.recalled.len() as u64);
+        let mut spare = self.spare_slots();
         let batch_nanos = nanos(self.config.batch_time);
         let crowded: Vec<_> = self.fleet.crowded.iter().rev().take(LOOKED_AT).copied().collect();
         for (surplus, id) in crowded {
             let Some(worker) = self.fleet.workers.get(&id) else { continue };
             let due = worker.progress.saturating_add(self.config.batch_time);
-            let candidates = self.unstarted(id);
-            if candidates.is_empty() {
-                continue;
-            }
-            if worker.load_nanos / worker.slots() < 2 * batch_nanos && self.now < due {
-                self.recall_check = Some(self.recall_check.map_or(due, |check| check.min(due)));
-                continue;
-            }
-            for run in candidates.into_iter().take(surplus.min(wanted) as usize) {
+            let is_soon_through = worker.load_nanos / worker.slots() < 2 * batch_nanos && self.now < due;
+            let mut left = surplus;
+            for run in self.unstarted(id) {
+                let Some(taker) = self.taker(run, &mut spare).filter(|_| left > 0) else { continue };
+                if is_soon_through {
+                    self.recall_check = Some(self.recall_check.map_or(due, |check| check.min(due)));
+                    break;
+                }
+                *taker -= 1;
+                left -= 1;
                 self.recalled.insert(run);
                 self.tell_worker(id, ToWorker::Recall { run });
-                wanted -= 1;
             }
-            if wanted == 0 {
+            if spare.iter().all(|(_, slots)| *slots == 0) {
                 return;
             }
         }
+    }
+
+    /// Workers with idle slots, and how many; slots for what is being recalled already are left out.
+    fn spare_slots(&self) -> Vec<(WorkerId, u64)> {
+        let mut spoken_for = self.recalled.len() as u64;
+        let workers = self.fleet.spare.iter().filter_map(|&id| Some((id, self.fleet.workers.get(&id)?))).take(LOOKED_AT);
+        let idle = workers.map(|(id, worker)| {
+            let slots = worker.slots() - worker.active();
+            let taken = spoken_for.min(slots);
+            spoken_for -= taken;
+            (id, slots - taken)
+        });
+        idle.collect()
+    }
+
+    /// The idle slots of a worker that can run what a run holds.
+    fn taker<'a>(&self, run: RunId, spare: &'a mut [(WorkerId, u64)]) -> Option<&'a mut u64> {
+        let shape = self.entries.get(&self.runs.get(&run)?.entry).map_or(PLAIN, |entry| entry.shape);
+        let taker = spare.iter_mut().find(|(id, slots)| *slots > 0 && self.can_run(*id, shape, false));
+        taker.map(|(_, slots)| slots)
     }
 
     /// Runs of a worker that can be taken back, youngest first.

@@ -27,6 +27,11 @@ pub(super) enum Refusal {
     ForeignSpan { client: u64 },
     #[error("more was sent than the credit allows, by {bytes} bytes")]
     Credit { bytes: u64 },
+    #[error(
+        "entry {seq} is one of more than {} different sets of requirements at a time; let fewer amounts or values be different",
+        super::clients::MAX_SHAPES
+    )]
+    Requirements { seq: u64 },
     #[error("run {run} was given to another worker")]
     ForeignRun { run: RunId },
     #[error("the outcome of run {run} contradicts the run or itself")]

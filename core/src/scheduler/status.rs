@@ -3,7 +3,7 @@
 use super::Scheduler;
 use crate::{
     ids::{ClientId, WorkerId},
-    wire::{Load, StateCounts},
+    wire::{Load, StateCounts, Waiting},
 };
 
 /// What is going on.
@@ -15,6 +15,8 @@ pub struct Status {
     pub clients: Vec<ClientStatus>,
     /// Items in each state, of all clients; entries that are gone are not in it.
     pub counts: StateCounts,
+    /// Ready items that no worker has yet, by what they ask for, and why they wait.
+    pub queued: Vec<Waiting>,
 }
 
 /// A worker, for people.
@@ -28,6 +30,12 @@ pub struct WorkerStatus {
     pub arch: String,
     /// Items that it runs at a time.
     pub slots: u32,
+    /// Its labels, by name: its owner's, and those that every worker has.
+    pub labels: Vec<(String, String)>,
+    /// Its named resources, by name.
+    pub resources: Vec<(String, u64)>,
+    /// What assignments take of them, by name; those of which nothing is taken are left out.
+    pub taken: Vec<(String, u64)>,
     /// Slots that were busy at its last heartbeat.
     pub load: Load,
     /// Assignments that it has.
@@ -64,6 +72,9 @@ impl Scheduler {
                 name: worker.name.clone(),
                 arch: worker.hello.arch.clone(),
                 slots: worker.hello.slots,
+                labels: worker.hello.labels.clone(),
+                resources: worker.hello.resources.clone(),
+                taken: worker.offer.taken().map(|(name, amount)| (name.to_owned(), amount)).collect(),
                 load: worker.load,
                 assignments: worker.runs.len() as u64,
                 ahead: worker.ahead,
@@ -83,6 +94,7 @@ impl Scheduler {
                 add(&mut status.clients[at].counts, counts);
             }
         }
+        status.queued = self.all_queued();
         status
     }
 }

@@ -19,6 +19,7 @@ use crate::{
         tls,
         transport::{self, Close},
     },
+    requirements::{name_fault, value_fault},
     scheduler::Event,
     wire::{
         FromClient, FromWorker, Hello, HelloError, JoinReply, JoinRequest, PROTOCOL, Role, ToClient, ToWorker, Validate, Welcome,
@@ -263,7 +264,15 @@ fn check_hello(frame: &[u8], bearer: Option<Bearer>) -> Result<(Bearer, Hello), 
         (Role::Client, Some(_), _) | (Role::Worker, None, _) => return Err(HelloError::Role),
         (Role::Client, None, None) => return Err(malformed("a client without a module")),
         (Role::Worker, Some(worker), _) if worker.slots == 0 => return Err(malformed("a worker without slots")),
-        (Role::Client, None, Some(_)) | (Role::Worker, Some(_), _) => {}
+        (Role::Worker, Some(WorkerHello { labels, resources, .. }), _) => {
+            let names = labels.iter().map(|(name, _)| name).chain(resources.iter().map(|(name, _)| name));
+            let fault = names.into_iter().find_map(|name| name_fault(name));
+            // They are shown to people, who must see one line.
+            if let Some(fault) = fault.or_else(|| labels.iter().find_map(|(_, value)| value_fault(value))) {
+                return Err(malformed(fault));
+            }
+        }
+        (Role::Client, None, Some(_)) => {}
     }
     if hello.abi != abi::VERSION {
         return Err(HelloError::Abi { ours: abi::VERSION, theirs: hello.abi });

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::blob::Place;
 use crate::{
-    Options, TaskError,
+    Options, Requirements, TaskError,
     codec::{Args, Run, Span},
     ids::{Hash, TaskId},
 };
@@ -95,6 +95,13 @@ pub enum FromClient {
         /// The items.
         spans: Vec<Span>,
     },
+    /// Which of these items wait, and why?
+    Explain {
+        /// Chosen by the client, returned in [`ToClient::Explained`].
+        query: u64,
+        /// The items.
+        spans: Vec<Span>,
+    },
     /// The client is leaving: forget everything that is its own.
     Bye,
 }
@@ -114,6 +121,17 @@ pub struct StateCounts {
     pub erred: u64,
     /// Not wanted any more.
     pub released: u64,
+}
+
+/// Calls that are alike in what they ask for, and wait.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// How many.
+    pub items: u64,
+    /// What they ask of a worker; nothing where they wait for other calls, whatever they ask for.
+    pub requires: Requirements,
+    /// Why they wait, for people: `no worker has zone=a`.
+    pub why: String,
 }
 
 /// A message to a client. An item is reported once as done, stored, failed or cancelled, and then again only after
@@ -181,6 +199,13 @@ pub enum ToClient {
         query: u64,
         /// How many are in each state.
         counts: StateCounts,
+    },
+    /// The answer to [`FromClient::Explain`].
+    Explained {
+        /// The client's number.
+        query: u64,
+        /// Those that wait, by what they ask for; a bounded number of kinds.
+        waiting: Vec<Waiting>,
     },
     /// The client broke the protocol or lost its right to be here; the connection ends after this.
     Refused {

@@ -12,7 +12,7 @@ mod inputs;
 mod validate;
 mod worker;
 
-pub use client::{CallSpec, FromClient, StateCounts, ToClient};
+pub use client::{CallSpec, FromClient, StateCounts, ToClient, Waiting};
 pub use frame::{FrameError, Frames, MAX_FRAME, decode_all};
 pub use hello::{Hello, HelloError, JoinReply, JoinRequest, PROTOCOL, Role, Welcome, WorkerHello};
 pub use inputs::{Filled, Inputs, Wanted};

@@ -33,7 +33,7 @@ impl Validate for FromClient {
                 check(bytes.len() as u64 == *len, "data of another length than announced")
             }
             Self::Release { span } | Self::Cancel { span } => span_ends(span),
-            Self::Count { spans, .. } => spans.iter().try_for_each(span_ends),
+            Self::Count { spans, .. } | Self::Explain { spans, .. } => spans.iter().try_for_each(span_ends),
             Self::Unreachable { index, .. } => check(*index < u64::MAX, "an index without a successor"),
             Self::Close { .. } | Self::Data { bytes: None, .. } | Self::UploadFailed { .. } | Self::Bye => Ok(()),
         }
@@ -93,7 +93,8 @@ fn sent_args(args: &Args) -> Result<(), &'static str> {
 }
 
 fn named(spec: &CallSpec) -> Result<(), &'static str> {
-    check(spec.name.len() <= NAME_BYTES, "a task's name that is too long")
+    check(spec.name.len() <= NAME_BYTES, "a task's name that is too long")?;
+    spec.options.requires.fault().map_or(Ok(()), Err)
 }
 
 fn outcome(outcome: &Outcome) -> Result<(), &'static str> {

@@ -3,6 +3,7 @@
 
 mod both;
 mod fleet;
+mod requires;
 mod tasks;
 
 use std::sync::OnceLock;

@@ -119,6 +119,21 @@ pub(crate) fn hog(mib: usize) -> usize {
     hoard.iter().map(|&byte| usize::from(byte)).sum()
 }
 
+/// Fails, so that its error names the worker.
+#[task]
+pub(crate) fn tell_worker(_x: i64) -> Result<(), String> {
+    Err("here".into())
+}
+
+/// Nanoseconds of the clock, before and after.
+#[task(requires(zone = "b", gpu = 1))]
+pub(crate) fn hold_gpu(ms: u64) -> (u64, u64) {
+    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
+    let start = now();
+    std::thread::sleep(std::time::Duration::from_millis(ms));
+    (start, now())
+}
+
 #[task]
 pub(crate) fn fibonacci(n: u64) -> u64 {
     if n < 2 { n } else { fibonacci(n - 1) + fibonacci(n - 2) }

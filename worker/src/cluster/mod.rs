@@ -9,7 +9,7 @@ mod native;
 #[path = "absent.rs"]
 mod native;
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use quicsand::{Client, ConnectError, Module, wire::Role};
 
@@ -28,12 +28,24 @@ pub struct LocalCluster {
 #[must_use = "nothing starts before `start`"]
 #[cfg_attr(target_family = "wasm", expect(dead_code, reason = "nothing is ever started in a guest"))]
 pub struct Builder {
-    workers: usize,
+    workers: Option<usize>,
+    kinds: Vec<WorkerKind>,
     slots: u32,
     memory: Option<u64>,
     module: Option<Module>,
     processes: bool,
     command: Option<PathBuf>,
+}
+
+/// Workers of a [`LocalCluster`] that are alike: what they have that calls can ask for.
+#[derive(Clone, Debug)]
+#[must_use = "it is to be given to a cluster"]
+#[cfg_attr(target_family = "wasm", expect(dead_code, reason = "nothing is ever started in a guest"))]
+pub struct WorkerKind {
+    count: usize,
+    slots: Option<u32>,
+    labels: BTreeMap<String, String>,
+    resources: BTreeMap<String, u64>,
 }
 
 impl LocalCluster {
@@ -47,7 +59,7 @@ impl LocalCluster {
 
     /// For everything else.
     pub fn builder() -> Builder {
-        Builder { workers: 1, slots: 1, memory: None, module: None, processes: false, command: None }
+        Builder { workers: None, kinds: Vec::new(), slots: 1, memory: None, module: None, processes: false, command: None }
     }
 
     /// The scheduler's address, `HOST:PORT`.
@@ -75,6 +87,15 @@ impl LocalCluster {
         .connect()
     }
 
+    /// Adds workers to those that are there, and waits until they have joined. They have the memory that the others have, and are counted
+    /// on from the last one's index.
+    ///
+    /// # Errors
+    /// When one could not be started.
+    pub fn add_workers(&mut self, kind: &WorkerKind) -> Result<(), ConnectError> {
+        self.native.add_workers(kind)
+    }
+
     /// Ends worker `index` as if it had died: nothing is finished, nothing given back. Those that are not there are left alone.
     pub fn kill_worker(&mut self, index: usize) {
         self.native.kill_worker(index);
@@ -82,9 +103,15 @@ impl LocalCluster {
 }
 
 impl Builder {
-    /// Number of workers; 1 if nothing is said.
+    /// Number of workers that have nothing in particular; 1 if nothing is said, and none if workers of some kind are.
     pub fn workers(self, workers: usize) -> Self {
-        Self { workers, ..self }
+        Self { workers: Some(workers), ..self }
+    }
+
+    /// Workers with labels and resources, beside others. Can be said several times, for workers of several kinds.
+    pub fn kind(mut self, kind: WorkerKind) -> Self {
+        self.kinds.push(kind);
+        self
     }
 
     /// Items that each worker runs at a time; 1 if nothing is said.
@@ -118,6 +145,30 @@ impl Builder {
     /// When a part could not be started, or there is no `quicsand` command where one is asked for.
     pub fn start(self) -> Result<LocalCluster, ConnectError> {
         Ok(LocalCluster { native: native::Cluster::start(&self)?, module: self.module })
+    }
+}
+
+impl WorkerKind {
+    /// So many workers without labels of their own, and without resources.
+    pub fn new(count: usize) -> Self {
+        Self { count, slots: None, labels: BTreeMap::new(), resources: BTreeMap::new() }
+    }
+
+    /// Gives each of them a label.
+    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(name.into(), value.into());
+        self
+    }
+
+    /// Gives each of them so much of a resource.
+    pub fn resource(mut self, name: impl Into<String>, amount: u64) -> Self {
+        self.resources.insert(name.into(), amount);
+        self
+    }
+
+    /// Items that each of them runs at a time; as many as the cluster's others if nothing is said.
+    pub fn slots(self, slots: u32) -> Self {
+        Self { slots: Some(slots), ..self }
     }
 }
 

@@ -1,6 +1,10 @@
 //! The parts of a local cluster, in this process or as processes.
 
-use std::{ffi::OsStr, net::SocketAddr};
+use std::{
+    ffi::OsStr,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
 
 use quicsand::{
     ConnectError,
@@ -8,10 +12,9 @@ use quicsand::{
     server::{SchedulerServer, ServerSettings},
     wire::Role,
 };
-use std::net::Ipv4Addr;
 
 use super::{
-    Builder,
+    Builder, WorkerKind,
     command::{self, Process},
 };
 use crate::{
@@ -25,6 +28,12 @@ pub(super) struct Cluster {
     workers: Vec<Option<WorkerPart>>,
     _scheduler: SchedulerPart,
     joining: SchedulerAnnouncement,
+    /// The command, if the parts are processes of it.
+    command: Option<PathBuf>,
+    /// Of a worker of which nothing else is said.
+    slots: u32,
+    /// Of each worker.
+    memory: u64,
 }
 
 #[derive(Debug)]
@@ -41,42 +50,68 @@ enum WorkerPart {
 
 impl Cluster {
     pub(super) fn start(builder: &Builder) -> Result<Self, ConnectError> {
-        let memory = builder.memory.unwrap_or_else(|| machine::memory() / builder.workers.max(1) as u64);
-        if builder.processes { Self::start_processes(builder, memory) } else { Self::start_here(builder, memory) }
+        let plain = builder.workers.unwrap_or(usize::from(builder.kinds.is_empty()));
+        let kinds = || [WorkerKind::new(plain)].into_iter().chain(builder.kinds.iter().cloned());
+        let workers: usize = kinds().map(|kind| kind.count).sum();
+        let memory = builder.memory.unwrap_or_else(|| machine::memory() / workers.max(1) as u64);
+        let command = if builder.processes { Some(command::find(builder.command.as_deref())?) } else { None };
+        let (scheduler, joining) = match &command {
+            Some(command) => {
+                let words = ["scheduler", "--listen", "127.0.0.1:0"].map(OsStr::new);
+                let (process, joining) = Process::start(command, &words, &[])?;
+                (SchedulerPart::Process { _process: process }, joining)
+            }
+            None => {
+                let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+                let server = SchedulerServer::start(ServerSettings::new(listen, Ca::in_memory()?))?;
+                let joining = SchedulerAnnouncement::of(&server);
+                (SchedulerPart::Here { _server: server }, joining)
+            }
+        };
+        let workers = Vec::with_capacity(workers);
+        let mut cluster = Self { workers, _scheduler: scheduler, joining, command, slots: builder.slots, memory };
+        for kind in kinds() {
+            cluster.add_workers(&kind)?;
+        }
+        Ok(cluster)
     }
 
-    fn start_here(builder: &Builder, memory: u64) -> Result<Self, ConnectError> {
-        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let server = SchedulerServer::start(ServerSettings::new(listen, Ca::in_memory()?))?;
-        let joining = SchedulerAnnouncement::of(&server);
-        let mut cluster = Self { workers: Vec::new(), _scheduler: SchedulerPart::Here { _server: server }, joining };
-        for index in 0..builder.workers {
-            let settings = WorkerSettings {
-                name: Some(format!("local-{index}")),
-                slots: Some(builder.slots),
-                memory: Some(memory),
-                cache: default_cache(),
-                ..WorkerSettings::new(cluster.address(), cluster.token(Role::Worker))
+    pub(super) fn add_workers(&mut self, kind: &WorkerKind) -> Result<(), ConnectError> {
+        for _ in 0..kind.count {
+            let name = format!("local-{}", self.workers.len());
+            let slots = kind.slots.unwrap_or(self.slots);
+            let worker = match &self.command {
+                Some(command) => self.start_process(command, &name, slots, kind)?,
+                None => self.start_here(name, slots, kind)?,
             };
-            cluster.workers.push(Some(WorkerPart::Here(WorkerServer::start(&settings)?)));
+            self.workers.push(Some(worker));
         }
-        Ok(cluster)
+        Ok(())
     }
 
-    fn start_processes(builder: &Builder, memory: u64) -> Result<Self, ConnectError> {
-        let command = command::find(builder.command.as_deref())?;
-        let words = ["scheduler", "--listen", "127.0.0.1:0"].map(OsStr::new);
-        let (process, joining): (_, SchedulerAnnouncement) = Process::start(&command, &words, &[])?;
-        let mut cluster = Self { workers: Vec::new(), _scheduler: SchedulerPart::Process { _process: process }, joining };
-        let (slots, memory) = (builder.slots.to_string(), memory.to_string());
-        for index in 0..builder.workers {
-            let name = format!("local-{index}");
-            let words = ["worker", cluster.address(), "--slots", &slots, "--memory", &memory, "--name", &name].map(OsStr::new);
-            let token = [("QUICSAND_TOKEN", cluster.token(Role::Worker))];
-            let (process, _): (_, WorkerAnnouncement) = Process::start(&command, &words, &token)?;
-            cluster.workers.push(Some(WorkerPart::Process { _process: process }));
-        }
-        Ok(cluster)
+    fn start_here(&self, name: String, slots: u32, kind: &WorkerKind) -> Result<WorkerPart, ConnectError> {
+        let settings = WorkerSettings {
+            name: Some(name),
+            slots: Some(slots),
+            memory: Some(self.memory),
+            labels: kind.labels.clone(),
+            resources: kind.resources.clone(),
+            cache: default_cache(),
+            ..WorkerSettings::new(self.address(), self.token(Role::Worker))
+        };
+        WorkerServer::start(&settings).map(WorkerPart::Here)
+    }
+
+    fn start_process(&self, command: &Path, name: &str, slots: u32, kind: &WorkerKind) -> Result<WorkerPart, ConnectError> {
+        let (slots, memory) = (slots.to_string(), self.memory.to_string());
+        let mut words = vec!["worker", self.address(), "--slots", &slots, "--memory", &memory, "--name", name];
+        let labels: Vec<_> = kind.labels.iter().map(|(name, value)| format!("--label={name}={value}")).collect();
+        let resources: Vec<_> = kind.resources.iter().map(|(name, amount)| format!("--resource={name}={amount}")).collect();
+        words.extend(labels.iter().chain(&resources).map(String::as_str));
+        let words: Vec<_> = words.into_iter().map(OsStr::new).collect();
+        let token = [("QUICSAND_TOKEN", self.token(Role::Worker))];
+        let (process, _): (_, WorkerAnnouncement) = Process::start(command, &words, &token)?;
+        Ok(WorkerPart::Process { _process: process })
     }
 
     pub(super) fn address(&self) -> &str {

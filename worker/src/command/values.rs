@@ -1,6 +1,8 @@
-//! Values of arguments that have a form of their own: sizes, durations, labels.
+//! Values of arguments that have a form of their own: sizes, durations, labels, resources.
 
 use std::time::Duration;
+
+use quicsand::requirements::{name_fault, value_fault};
 
 /// Bytes: a number, with an optional K, M, G or T, which count by 1024, and an optional `B` or `iB` after it.
 pub(super) fn size(text: &str) -> Result<u64, String> {
@@ -33,9 +35,22 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 
 /// `NAME=VALUE`.
 pub(super) fn label(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err(format!("`{text}` is no label; write NAME=VALUE")),
+    let Some((name, value)) = text.split_once('=') else { return Err(format!("`{text}` is no label; write NAME=VALUE")) };
+    match name_fault(name).or(value_fault(value)) {
+        Some(fault) => Err(fault.to_owned()),
+        None => Ok((name.to_owned(), value.to_owned())),
+    }
+}
+
+/// `NAME=AMOUNT`, at least 1.
+pub(super) fn resource(text: &str) -> Result<(String, u64), String> {
+    let amount = text.split_once('=').and_then(|(name, amount)| Some((name, amount.parse().ok()?)));
+    let Some((name, amount @ 1..)) = amount else {
+        return Err(format!("`{text}` is no resource; write NAME=AMOUNT, like gpu=2"));
+    };
+    match name_fault(name) {
+        Some(fault) => Err(fault.to_owned()),
+        None => Ok((name.to_owned(), amount)),
     }
 }
 
@@ -83,6 +98,16 @@ mod tests {
     #[test]
     fn labels() {
         assert_eq!(label("zone=a=b"), Ok(("zone".into(), "a=b".into())));
-        assert!(label("zone").is_err() && label("=a").is_err());
+        for text in ["zone", "=a", "zone=", "my zone=a"] {
+            assert!(label(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn resources() {
+        assert_eq!(resource("gpu=2"), Ok(("gpu".into(), 2)));
+        for text in ["gpu", "gpu=", "gpu=0", "gpu=-1", "gpu=1.5", "=1", "g p u=1", "gpu=two"] {
+            assert!(resource(text).is_err(), "{text}");
+        }
     }
 }

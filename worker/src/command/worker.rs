@@ -44,6 +44,9 @@ pub(super) struct Worker {
     /// A label that calls can ask for; can be given several times
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = values::label)]
     labels: Vec<(String, String)>,
+    /// A resource that calls can take some of while they are here, like gpu=2; can be given several times
+    #[arg(long = "resource", value_name = "NAME=AMOUNT", value_parser = values::resource)]
+    resources: Vec<(String, u64)>,
     #[command(flatten)]
     child: Child,
 }
@@ -103,6 +106,7 @@ impl Worker {
             time_cap: self.timeout,
             listen: self.listen,
             labels: self.labels.into_iter().collect(),
+            resources: self.resources.into_iter().collect(),
             cache: self.cache.or_else(default_cache),
             ..WorkerSettings::new(self.address, token.trim())
         })

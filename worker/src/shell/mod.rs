@@ -6,6 +6,7 @@
 //! threads. A run goes from the link's thread to a compute thread by one wake-up, and its results from there to the link by one.
 
 mod core;
+mod labels;
 pub(crate) mod machine;
 mod session;
 mod slots;
@@ -48,8 +49,10 @@ pub struct WorkerSettings {
     pub time_cap: Option<Duration>,
     /// Where it serves values to clients and workers; a free port by default.
     pub listen: Option<SocketAddr>,
-    /// Labels of its owner.
+    /// Labels of its owner, beside those that every worker has: `arch`, `os`, and `cpu.FEATURE` for every feature of the processor.
     pub labels: BTreeMap<String, String>,
+    /// Named resources, and how much of each there is for calls to take.
+    pub resources: BTreeMap<String, u64>,
     /// Where compiled modules are kept; nowhere by default.
     pub cache: Option<PathBuf>,
 }
@@ -67,22 +70,23 @@ impl WorkerSettings {
             time_cap: None,
             listen: None,
             labels: BTreeMap::new(),
+            resources: BTreeMap::new(),
             cache: None,
         }
     }
 
-    fn for_net(&self) -> net::WorkerSettings {
-        net::WorkerSettings {
+    fn for_net(&self) -> Result<net::WorkerSettings, ConnectError> {
+        Ok(net::WorkerSettings {
             address: self.address.clone(),
             token: self.token.clone(),
             name: self.name.clone().unwrap_or_else(machine::name),
             slots: self.slots.unwrap_or_else(machine::processors).max(1),
             memory: self.memory.unwrap_or_else(machine::memory),
             arch: std::env::consts::ARCH.to_owned(),
-            labels: self.labels.clone().into_iter().collect(),
-            resources: Vec::new(),
+            labels: labels::all(&self.labels)?,
+            resources: labels::resources(&self.resources)?,
             listen: self.listen,
-        }
+        })
     }
 
     fn for_sandbox(&self, net: &net::WorkerSettings) -> SandboxConfig {
@@ -110,10 +114,11 @@ impl WorkerServer {
     /// joining again, for as long as it takes.
     ///
     /// # Errors
-    /// When the fleet cannot be joined, or sandbox, threads or socket cannot be had.
+    /// When the fleet cannot be joined, when sandbox, threads or socket cannot be had, or when a label has the name of one that every
+    /// worker has.
     pub fn start(settings: &WorkerSettings) -> Result<Self, ConnectError> {
         let failed = |what: &str, reason: String| ConnectError::Start { what: what.to_owned(), reason };
-        let net = settings.for_net();
+        let net = settings.for_net()?;
         let sandbox = Sandbox::new(settings.for_sandbox(&net)).map_err(|error| failed("the sandbox", error.to_string()))?;
         let runtime =
             Builder::new_current_thread().enable_all().build().map_err(|error| failed("a runtime", error.to_string()))?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::{
-    Options, TaskError, TaskErrorKind,
+    Options, Requirements, TaskError, TaskErrorKind,
     codec::{Args, Hole, Lens, Run, Source, Span},
     ids::{ClientId, EntryId, Hash, Identity, Key, RunId, TaskId, WorkerId},
     scheduler::{Action, Config, Event, Scheduler},
@@ -48,14 +48,20 @@ impl Lab {
 
     /// Lets a worker in that others can reach.
     pub(super) fn join(&mut self, worker: u64, slots: u32) {
+        self.join_with(worker, slots, "");
+    }
+
+    /// Lets a worker in that has this: labels and resources as one writes them, `zone=a gpu=1`.
+    pub(super) fn join_with(&mut self, worker: u64, slots: u32, offer: &str) {
+        let offer = requirements(offer);
         let hello = WorkerHello {
             slots,
-            memory: 1 << 30,
+            memory: u64::from(slots) << 30,
             arch: "x86_64".into(),
             listen: Some(([127, 0, 0, 1], worker as u16).into()),
             grant_secret: [worker as u8; 32],
-            labels: Vec::new(),
-            resources: Vec::new(),
+            labels: offer.labels().map(|(name, value)| (name.into(), value.into())).collect(),
+            resources: offer.resources().map(|(name, amount)| (name.into(), amount)).collect(),
         };
         let name = format!("w{worker}");
         self.event(Event::WorkerJoined { worker: WorkerId(worker), who: identity(worker), name, hello });
@@ -67,6 +73,20 @@ impl Lab {
 
     pub(super) fn call(&mut self, seq: u64, holes: Vec<Hole>) {
         self.client(FromClient::Call { seq, spec: spec("f"), args: args(1, holes) });
+    }
+
+    /// A call that asks for this.
+    pub(super) fn call_for(&mut self, seq: u64, requires: &str, holes: Vec<Hole>) {
+        self.client(FromClient::Call { seq, spec: spec_for(requires), args: args(1, holes) });
+    }
+
+    /// Why the items of an entry wait: how many, and the reason.
+    pub(super) fn why(&mut self, seq: u64) -> Vec<(u64, String)> {
+        self.client(FromClient::Explain { query: 9, spans: vec![span(seq, 0, 1 << 20)] });
+        match self.told().pop() {
+            Some(ToClient::Explained { query: 9, waiting }) => waiting.into_iter().map(|all| (all.items, all.why)).collect(),
+            other => panic!("{other:?}"),
+        }
     }
 
     /// A closed map.
@@ -169,7 +189,7 @@ impl Lab {
         let (scheduler, status) = (&self.scheduler, self.scheduler.status());
         scheduler.entries.is_empty()
             && scheduler.edges.iter().next().is_none()
-            && scheduler.ready.is_empty()
+            && scheduler.shapes.iter().all(|(_, shape)| !shape.is_ready())
             && scheduler.runs.is_empty()
             && status.workers.iter().all(|worker| worker.assignments == 0 && worker.values == 0)
             && status.clients.iter().all(|client| client.held_bytes == 0)
@@ -194,6 +214,25 @@ pub(super) fn span(seq: u64, first: u64, count: u64) -> Span {
 
 pub(super) fn spec(name: &str) -> CallSpec {
     CallSpec { task: TaskId::of(name), name: name.into(), options: Options::DEFAULT }
+}
+
+/// A call that asks for this.
+pub(super) fn spec_for(requires: &str) -> CallSpec {
+    let mut spec = spec("f");
+    spec.options.requires = requirements(requires);
+    spec
+}
+
+/// `zone=a gpu=1`
+pub(super) fn requirements(text: &str) -> Requirements {
+    let mut requires = Requirements::NONE;
+    for (name, value) in text.split_whitespace().filter_map(|pair| pair.split_once('=')) {
+        match value.parse() {
+            Ok(amount) => requires.set_resource(name.to_owned(), amount),
+            Err(_) => requires.set_label(name.to_owned(), value.to_owned()),
+        }
+    }
+    requires
 }
 
 /// Values of one byte each: x.

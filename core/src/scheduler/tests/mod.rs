@@ -5,5 +5,6 @@ mod failures;
 mod lab;
 mod model;
 mod play;
+mod requirements;
 mod speed;
 mod values;

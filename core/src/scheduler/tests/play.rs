@@ -10,7 +10,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::{
-    lab::{identity, spec},
+    lab::{identity, requirements, spec_for},
     model::{FakeWorker, Fate, Graph, Item, Nature, inputs_of, source_of},
 };
 use crate::{
@@ -53,6 +53,11 @@ struct Play {
 
 /// More than the workers on which items hiccup.
 const RETRIES: u32 = 6;
+/// What kinds of workers have. Each thing that is asked for is had by one of them.
+const KINDS: [&str; 5] = ["", "zone=a", "zone=b gpu=2", "zone=a gpu=1 disk=10", "arch=z80 disk=3"];
+/// What calls ask for.
+const ASKED: [&str; 8] =
+    ["zone=a", "zone=b", "gpu=1", "gpu=2 zone=b", "zone=a gpu=1 disk=7", "disk=3", "disk=2", "arch=z80 disk=1"];
 
 /// One step: what, and two numbers that say which and how.
 type Step = (u8, u32, u32);
@@ -73,7 +78,7 @@ impl Play {
         };
         play.client_joins();
         play.client_joins();
-        play.worker_joins(2);
+        play.worker_joins(2, 0);
         play
     }
 
@@ -126,6 +131,7 @@ impl Play {
             }
             ToClient::Upload { seq, place } => client.uploads.push((seq, place.map(|place| place.worker))),
             ToClient::Credit { .. } | ToClient::Counts { .. } => {}
+            ToClient::Explained { waiting, .. } => assert!(waiting.iter().all(|all| all.items > 0 && !all.why.is_empty())),
             ToClient::Refused { reason } => panic!("a model client was refused: {reason}"),
         }
     }
@@ -137,17 +143,19 @@ impl Play {
         self.event(Event::ClientJoined { client: id, who: identity(100 + id.0), module: Hash([0; 32]) });
     }
 
-    fn worker_joins(&mut self, slots: u32) {
+    /// A worker joins, of one of the kinds.
+    fn worker_joins(&mut self, slots: u32, kind: u32) {
         let id = WorkerId(self.next_worker);
         self.next_worker += 1;
+        let offer = requirements(KINDS[kind as usize % KINDS.len()]);
         let hello = WorkerHello {
             slots,
-            memory: 0,
+            memory: u64::from(kind) << 31,
             arch: String::new(),
             listen: (!id.0.is_multiple_of(3)).then(|| ([127, 0, 0, 1], 1).into()),
             grant_secret: [id.0 as u8; 32],
-            labels: Vec::new(),
-            resources: Vec::new(),
+            labels: offer.labels().map(|(name, value)| (name.into(), value.into())).collect(),
+            resources: offer.resources().map(|(name, amount)| (name.into(), amount)).collect(),
         };
         let who = identity(id.0);
         self.workers.insert(id, FakeWorker::new(who, hello.clone()));
@@ -160,7 +168,7 @@ impl Play {
         let worker = self.workers.keys().nth(a as usize % self.workers.len().max(1)).copied();
         match (what % 32, client, worker) {
             (0..=3, Some(client), _) => self.submit(client, a, b),
-            (4..=5, Some(client), _) => self.open_map(client),
+            (4..=5, Some(client), _) => self.open_map(client, b),
             (6..=9, Some(client), _) => self.add_items(client, a / 2, b),
             (10, Some(client), _) => self.close_map(client, a / 2),
             (11, Some(client), _) => self.send_data(client, b),
@@ -174,12 +182,13 @@ impl Play {
                 self.client_joins();
             }
             (18, _, Some(worker)) if b.is_multiple_of(4) => self.worker_dies(worker),
-            (19, ..) if self.workers.len() < 5 => self.worker_joins(1 + b % 3),
+            (19, ..) if self.workers.len() < 5 => self.worker_joins(1 + b % 3, a),
             (20, _, Some(worker)) if b.is_multiple_of(4) => {
                 let said = self.workers.get_mut(&worker).expect("here").drain();
                 said.into_iter().for_each(|message| self.event(Event::FromWorker(worker, message)));
             }
-            (21, ..) => self.event(Event::Tick),
+            (21, ..) if b.is_multiple_of(2) => self.event(Event::Tick),
+            (21, Some(client), _) => self.explain(client),
             (22..=25, _, Some(worker)) => self.read(worker),
             (_, _, Some(worker)) => self.work(worker, a / 4, b % 5),
             _ => {}
@@ -229,9 +238,13 @@ impl Play {
         EntryId { client, seq }
     }
 
-    fn spec(retries: u32, priority: i32) -> crate::wire::CallSpec {
-        let mut spec = spec("f");
-        spec.options.retries = retries;
+    /// Most calls ask for nothing.
+    fn spec(asks: u32, priority: i32) -> crate::wire::CallSpec {
+        let mut spec = spec_for(ASKED.get(asks as usize % (2 * ASKED.len())).unwrap_or(&""));
+        spec.options.retries = RETRIES;
+        if asks.is_multiple_of(5) {
+            spec.options.memory = 3 << 30;
+        }
         spec.options.priority = priority;
         spec
     }
@@ -241,13 +254,13 @@ impl Play {
         let args = self.args(client, seq, 1, a, b);
         let entry = self.new_entry(client, 1, false);
         self.note(entry, 0, &args);
-        let call = FromClient::Call { seq, spec: Self::spec(RETRIES, (b % 3) as i32), args };
+        let call = FromClient::Call { seq, spec: Self::spec(b / 16, (b % 3) as i32), args };
         self.event(Event::FromClient(client, call));
     }
 
-    fn open_map(&mut self, client: ClientId) {
+    fn open_map(&mut self, client: ClientId, b: u32) {
         let entry = self.new_entry(client, 0, true);
-        self.event(Event::FromClient(client, FromClient::Map { seq: entry.seq, spec: Self::spec(RETRIES, 0) }));
+        self.event(Event::FromClient(client, FromClient::Map { seq: entry.seq, spec: Self::spec(b, 0) }));
     }
 
     fn add_items(&mut self, client: ClientId, a: u32, b: u32) {
@@ -260,6 +273,16 @@ impl Play {
         place.0 += u64::from(count);
         self.note(EntryId { client, seq }, first, &args);
         self.event(Event::FromClient(client, FromClient::Items { seq, args }));
+    }
+
+    fn explain(&mut self, client: ClientId) {
+        let entries = self.clients[&client].entries.iter();
+        let spans = entries.map(|(&seq, &(len, _))| Span { entry: EntryId { client, seq }, first: 0, count: len }).collect();
+        self.event(Event::FromClient(client, FromClient::Explain { query: 1, spans }));
+        assert_eq!(
+            self.scheduler.status().queued.iter().map(|all| all.items).sum::<u64>(),
+            self.scheduler.status().counts.queued
+        );
     }
 
     fn close_map(&mut self, client: ClientId, a: u32) {
@@ -380,8 +403,9 @@ impl Play {
                 self.close_map(client, 0);
             }
         }
-        if self.workers.values().all(|worker| worker.draining) {
-            self.worker_joins(2);
+        // Whatever is asked for comes at last.
+        for kind in 0..KINDS.len() as u32 {
+            self.worker_joins(2, kind);
         }
         for round in 0.. {
             self.now += Duration::from_millis(20);

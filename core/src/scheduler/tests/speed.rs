@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::lab::{CLIENT, args, entry, outcome, same, span, spec, values};
+use super::lab::{CLIENT, args, entry, outcome, same, span, spec, spec_for, values};
 use crate::{
     codec::{Hole, Source},
     ids::{ClientId, Hash, WorkerId},
@@ -111,4 +111,26 @@ fn calls_cost_microseconds() {
         track.client(FromClient::Release { span: span(seq, 0, 1) });
     }
     assert!(track.end("call", 100_000) < 100_000);
+}
+
+/// What waits for a worker that is not here costs nothing when something else happens.
+#[test]
+fn calls_cost_no_more_beside_many_that_nobody_can_run() {
+    let mut track = Track::new();
+    let blocked = 100_000;
+    for seq in 1..=blocked {
+        let spec = spec_for(["zone=b", "gpu=1", "zone=c gpu=4"][seq as usize % 3]);
+        track.client(FromClient::Call { seq, spec, args: args(1, Vec::new()) });
+    }
+    track.spent = Duration::ZERO;
+    for seq in blocked + 1..=2 * blocked {
+        track.client(FromClient::Call { seq, spec: spec("f"), args: args(1, Vec::new()) });
+        track.client(FromClient::Release { span: span(seq, 0, 1) });
+    }
+    let spent = track.spent;
+    for seq in 1..=blocked {
+        track.client(FromClient::Release { span: span(seq, 0, 1) });
+    }
+    track.spent = spent;
+    assert!(track.end("call beside blocked ones", blocked as u32) < 100_000);
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     abi,
     net::{Token, join},
-    wire::{Hello, PROTOCOL},
+    wire::{Hello, PROTOCOL, WorkerHello},
 };
 
 fn failure(server: &SchedulerServer, token: &str) -> ConnectError {
@@ -55,6 +55,40 @@ fn roles_and_versions_are_checked_at_the_greeting() {
     let error = greet(Role::Client, Hello { module: None, ..hello });
     assert!(matches!(error, ConnectError::Refused { .. }), "{error}");
     assert!(!fake.happened(|event| matches!(event, Event::ClientJoined { .. } | Event::WorkerJoined { .. })));
+}
+
+#[test]
+fn a_worker_of_another_version_hears_both_and_one_that_is_malformed_what_is_wrong() {
+    let (server, fake) = serve();
+    let text = server.local_addr().to_string();
+    let offer = WorkerHello {
+        slots: 1,
+        memory: 1 << 30,
+        arch: "x86_64".to_owned(),
+        listen: None,
+        grant_secret: [0; 32],
+        labels: Vec::new(),
+        resources: Vec::new(),
+    };
+    let greet = |protocol: u32, offer: WorkerHello| {
+        let hello = Hello { protocol, abi: abi::VERSION, name: String::new(), worker: Some(offer), module: None };
+        runtime().block_on(async {
+            let (endpoint, address, credentials) = join::join(&text, &server.token(Role::Worker)).await.expect("joined");
+            join::greet(&endpoint, &address, &credentials, &hello).await.err().expect("not let in")
+        })
+    };
+    let error = greet(99, offer.clone());
+    assert!(matches!(error, ConnectError::Version { ours: 99, theirs: PROTOCOL, .. }), "{error}");
+    let message = error.to_string();
+    assert!(message.contains("version 99 ") && message.contains(&format!("version {PROTOCOL} ")), "{message}");
+    let check = |offer: WorkerHello, part: &str| {
+        let error = greet(PROTOCOL, offer);
+        assert!(matches!(&error, ConnectError::Refused { reason, .. } if reason.contains(part)), "{error}");
+    };
+    check(WorkerHello { slots: 0, ..offer.clone() }, "without slots");
+    check(WorkerHello { labels: vec![("zone".into(), "\x1b[2J".into())], ..offer.clone() }, "value of a label");
+    check(WorkerHello { resources: vec![("big gpu".into(), 1)], ..offer }, "name of a label or resource");
+    assert!(!fake.happened(|event| matches!(event, Event::WorkerJoined { .. })));
 }
 
 #[test]
