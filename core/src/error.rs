@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::ids::Key;
+use crate::{ids::Key, limits::Size};
 
 /// The result of a quicsand operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -225,7 +225,7 @@ pub struct TaskError {
     pub task: String,
     /// The call that failed first: for a dependent that never ran, its cause.
     pub key: Key,
-    /// The error, panic or trap message.
+    /// The error, panic or trap message. For a limit: whose it was, the task's or the worker's owner's, and what the other one was.
     pub message: String,
     /// `file:line:column` of a panic.
     pub location: Option<String>,
@@ -268,12 +268,14 @@ impl fmt::Display for TaskError {
             TaskErrorKind::Panicked => write!(f, " panicked: {}", self.message)?,
             TaskErrorKind::Trapped => write!(f, " was stopped by the sandbox: {}", self.message)?,
             TaskErrorKind::MemoryLimit { limit, peak } => {
-                write!(f, " wanted {peak} bytes of memory, its limit is {limit}; raise it with #[task(memory = \"…\")]")?;
+                write!(f, " wanted {} of memory and may have {}: {}", Size(*peak), Size(*limit), self.message)?;
             }
             TaskErrorKind::TimeLimit { limit_ms } => {
-                write!(f, " ran past its limit of {limit_ms} ms; raise it with #[task(timeout = \"…\")]")?;
+                write!(f, " ran past its limit of {limit_ms} ms: {}", self.message)?;
             }
-            TaskErrorKind::OutputLimit { limit } => write!(f, " returned more than the {limit} bytes it may")?,
+            TaskErrorKind::OutputLimit { limit } => {
+                write!(f, " returned more than the {} it may: {}", Size(*limit), self.message)?;
+            }
             TaskErrorKind::Argument { name } => {
                 write!(f, " could not read its argument `{name}`: {}", self.message)?;
             }

@@ -66,7 +66,7 @@ pub use client::{
     Status,
 };
 pub use error::{ConnectError, Error, Result, TaskError, TaskErrorKind};
-pub use limits::{DEFAULT_MEMORY, DEFAULT_TIMEOUT, Options};
+pub use limits::{DEFAULT_MEMORY, DEFAULT_TIMEOUT, Options, Size, SizeError};
 pub use module::Module;
 pub use quicsand_macros::{embed, main, task};
 pub use requirements::Requirements;

@@ -31,7 +31,7 @@ const ROOMS: &[Room] = &[
     pure("core/src/requirements", &[]),
     pure("core/src/limits", &["requirements"]),
     pure("core/src/abi", &[]),
-    pure("core/src/error", &["ids"]),
+    pure("core/src/error", &["ids", "limits"]),
     pure("core/src/codec", &["ids"]),
     pure("core/src/wire", &["ids", "error", "codec", "limits", "requirements"]),
     pure("core/src/scheduler", &["ids", "error", "codec", "limits", "requirements", "wire"]),

@@ -35,6 +35,7 @@ pub struct Builder {
     module: Option<Module>,
     processes: bool,
     command: Option<PathBuf>,
+    settings: Vec<(String, String)>,
 }
 
 /// Workers of a [`LocalCluster`] that are alike: what they have that calls can ask for.
@@ -59,7 +60,16 @@ impl LocalCluster {
 
     /// For everything else.
     pub fn builder() -> Builder {
-        Builder { workers: None, kinds: Vec::new(), slots: 1, memory: None, module: None, processes: false, command: None }
+        Builder {
+            workers: None,
+            kinds: Vec::new(),
+            slots: 1,
+            memory: None,
+            module: None,
+            processes: false,
+            command: None,
+            settings: Vec::new(),
+        }
     }
 
     /// The scheduler's address, `HOST:PORT`.
@@ -124,6 +134,16 @@ impl Builder {
         Self { memory: Some(bytes), ..self }
     }
 
+    /// A setting of the workers, as `quicsand worker` takes it for a flag: `("task-memory", "64MiB")` for `--task-memory 64MiB`, say, or
+    /// `("allow-dir", "/srv/data=/data")`, whose directory tasks can then read. `quicsand worker --help` lists them all. Can be called
+    /// several times, also for one name where its flag can be given several times.
+    ///
+    /// Grants are about sandboxes: tasks that run natively, as those of `Client::local` do, reach whatever the process does.
+    pub fn worker_setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.settings.push((name.into(), value.into()));
+        self
+    }
+
     /// The module of the clients; the program's own if nothing is said.
     pub fn module(self, module: Module) -> Self {
         Self { module: Some(module), ..self }
@@ -142,7 +162,7 @@ impl Builder {
     /// Starts it, and waits until every worker has joined.
     ///
     /// # Errors
-    /// When a part could not be started, or there is no `quicsand` command where one is asked for.
+    /// When a part could not be started, a worker setting is wrong, or there is no `quicsand` command where one is asked for.
     pub fn start(self) -> Result<LocalCluster, ConnectError> {
         Ok(LocalCluster { native: native::Cluster::start(&self)?, module: self.module })
     }

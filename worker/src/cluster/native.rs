@@ -18,7 +18,7 @@ use super::{
     command::{self, Process},
 };
 use crate::{
-    command::{SchedulerAnnouncement, WorkerAnnouncement, default_cache},
+    command::{Layer, SchedulerAnnouncement, WorkerAnnouncement, default_cache, settings_of},
     shell::{WorkerServer, WorkerSettings, machine},
 };
 
@@ -34,6 +34,8 @@ pub(super) struct Cluster {
     slots: u32,
     /// Of each worker.
     memory: u64,
+    /// Further settings of each worker.
+    settings: Vec<(String, String)>,
 }
 
 #[derive(Debug)]
@@ -69,7 +71,8 @@ impl Cluster {
             }
         };
         let workers = Vec::with_capacity(workers);
-        let mut cluster = Self { workers, _scheduler: scheduler, joining, command, slots: builder.slots, memory };
+        let settings = builder.settings.clone();
+        let mut cluster = Self { workers, _scheduler: scheduler, joining, command, slots: builder.slots, memory, settings };
         for kind in kinds() {
             cluster.add_workers(&kind)?;
         }
@@ -79,39 +82,44 @@ impl Cluster {
     pub(super) fn add_workers(&mut self, kind: &WorkerKind) -> Result<(), ConnectError> {
         for _ in 0..kind.count {
             let name = format!("local-{}", self.workers.len());
-            let slots = kind.slots.unwrap_or(self.slots);
+            let settings = self.worker_settings(&name, kind);
             let worker = match &self.command {
-                Some(command) => self.start_process(command, &name, slots, kind)?,
-                None => self.start_here(name, slots, kind)?,
+                Some(command) => self.start_process(command, settings)?,
+                None => self.start_here(settings)?,
             };
             self.workers.push(Some(worker));
         }
         Ok(())
     }
 
-    fn start_here(&self, name: String, slots: u32, kind: &WorkerKind) -> Result<WorkerPart, ConnectError> {
+    fn start_here(&self, settings: Vec<(String, String)>) -> Result<WorkerPart, ConnectError> {
+        let address = ("scheduler".to_owned(), self.address().to_owned());
+        let settings = settings_of(Layer::program(std::iter::once(address).chain(settings)))?;
         let settings = WorkerSettings {
-            name: Some(name),
-            slots: Some(slots),
-            memory: Some(self.memory),
-            labels: kind.labels.clone(),
-            resources: kind.resources.clone(),
-            cache: default_cache(),
-            ..WorkerSettings::new(self.address(), self.token(Role::Worker))
+            cache: settings.cache.clone().or_else(default_cache),
+            token: self.token(Role::Worker).to_owned(),
+            ..settings
         };
         WorkerServer::start(&settings).map(WorkerPart::Here)
     }
 
-    fn start_process(&self, command: &Path, name: &str, slots: u32, kind: &WorkerKind) -> Result<WorkerPart, ConnectError> {
-        let (slots, memory) = (slots.to_string(), self.memory.to_string());
-        let mut words = vec!["worker", self.address(), "--slots", &slots, "--memory", &memory, "--name", name];
-        let labels: Vec<_> = kind.labels.iter().map(|(name, value)| format!("--label={name}={value}")).collect();
-        let resources: Vec<_> = kind.resources.iter().map(|(name, amount)| format!("--resource={name}={amount}")).collect();
-        words.extend(labels.iter().chain(&resources).map(String::as_str));
-        let words: Vec<_> = words.into_iter().map(OsStr::new).collect();
+    fn start_process(&self, command: &Path, settings: Vec<(String, String)>) -> Result<WorkerPart, ConnectError> {
+        let flags: Vec<_> = settings.into_iter().map(|(name, value)| format!("--{name}={value}")).collect();
+        let words = ["worker", self.address(), "--no-config"].into_iter().chain(flags.iter().map(String::as_str));
+        let words: Vec<_> = words.map(OsStr::new).collect();
         let token = [("QUICSAND_TOKEN", self.token(Role::Worker))];
         let (process, _): (_, WorkerAnnouncement) = Process::start(command, &words, &token)?;
         Ok(WorkerPart::Process { _process: process })
+    }
+
+    /// What a worker is to be, by the names of its settings.
+    fn worker_settings(&self, name: &str, kind: &WorkerKind) -> Vec<(String, String)> {
+        let slots = kind.slots.unwrap_or(self.slots).max(1);
+        let own = [("name", name.to_owned()), ("slots", slots.to_string()), ("memory", self.memory.max(1).to_string())];
+        let labels = kind.labels.iter().map(|(name, value)| ("label", format!("{name}={value}")));
+        let resources = kind.resources.iter().map(|(name, amount)| ("resource", format!("{name}={amount}")));
+        let said = own.into_iter().chain(labels).chain(resources).map(|(name, value)| (name.to_owned(), value));
+        said.chain(self.settings.iter().cloned()).collect()
     }
 
     pub(super) fn address(&self) -> &str {

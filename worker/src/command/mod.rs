@@ -1,9 +1,9 @@
 //! The `quicsand` command. Owns: its arguments, its messages, its exit codes. Must not know: how schedulers and workers work.
 
+mod config;
 mod lifetime;
 mod scheduler;
 mod setup;
-mod values;
 mod worker;
 
 use std::{
@@ -16,8 +16,9 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 
+pub(crate) use config::Layer;
 pub(crate) use scheduler::SchedulerAnnouncement;
-pub(crate) use worker::WorkerAnnouncement;
+pub(crate) use worker::{WorkerAnnouncement, settings_of};
 
 /// Runs annotated Rust functions on a fleet of machines: the fleet's side.
 #[derive(Debug, Parser)]

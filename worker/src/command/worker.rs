@@ -1,55 +1,60 @@
 //! `quicsand worker`.
 
-use std::{net::SocketAddr, path::PathBuf, sync::mpsc, thread, time::Duration};
+use std::{path::PathBuf, sync::mpsc, thread};
 
 use clap::Args;
 use quicsand::ConnectError;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Child, announce, default_cache,
+    Child, announce,
+    config::{self, Flags, Layer, Resolved},
+    default_cache,
     lifetime::{self, Ending},
-    values,
+    say,
 };
 use crate::shell::{WorkerServer, WorkerSettings};
 
 #[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
 pub(super) struct Worker {
-    /// The scheduler's HOST:PORT
-    address: String,
+    #[command(flatten)]
+    settings: Flags<Settings>,
     /// The worker token that the scheduler printed
     #[arg(long, env = "QUICSAND_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// A file that has the token; goes before the other ways to give it
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
-    /// Items to run at a time; by default one a processor
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=4096))]
-    slots: Option<u32>,
-    /// Memory that tasks may use together, like 8GiB; by default four fifths of the machine's
-    #[arg(long, value_name = "SIZE", value_parser = values::size)]
-    memory: Option<u64>,
-    /// Longest time for one item, like 10m, whatever its task allows; by default without limit
-    #[arg(long, value_name = "DURATION", value_parser = values::duration)]
-    timeout: Option<Duration>,
-    /// Where to serve values to clients and other workers; by default any free port
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    listen: Option<SocketAddr>,
-    /// A name for people; by default host and process
+    /// A file with settings, in TOML; by default quicsand/worker.toml in the user's configuration directory, if it is there
+    #[arg(long, value_name = "FILE", env = "QUICSAND_WORKER_CONFIG")]
+    config: Option<PathBuf>,
+    /// Use neither a configuration file nor QUICSAND_WORKER_* variables
     #[arg(long)]
-    name: Option<String>,
-    /// Where compiled modules are kept; by default in the user's cache directory
-    #[arg(long, value_name = "DIR")]
-    cache: Option<PathBuf>,
-    /// A label that calls can ask for; can be given several times
-    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = values::label)]
-    labels: Vec<(String, String)>,
-    /// A resource that calls can take some of while they are here, like gpu=2; can be given several times
-    #[arg(long = "resource", value_name = "NAME=AMOUNT", value_parser = values::resource)]
-    resources: Vec<(String, u64)>,
+    no_config: bool,
+    /// Print the settings in force, as a configuration file that says where each came from, and leave
+    #[arg(long)]
+    print_config: bool,
     #[command(flatten)]
     child: Child,
 }
+
+/// What flags, variables and the configuration file say.
+#[derive(Clone, Debug, Args)]
+struct Settings {
+    #[command(flatten)]
+    worker: WorkerSettings,
+    /// A file that has the token; goes before the other ways to give it
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+const AFTER_HELP: &str = "\
+Every setting can also be a variable, like QUICSAND_WORKER_TASK_MEMORY for --task-memory, with commas between several values, or a
+key of the configuration file, like `task-memory = \"512MiB\"` or `label = { zone = \"a\" }`. Flags go before variables, variables
+before the file, the file before defaults; --print-config shows what holds. The token is no setting: name a file that has it.
+
+Examples:
+  quicsand worker scheduler.example:7447 --token-file /etc/quicsand/token --slots 4 --task-memory 2GiB --timeout 10m
+  quicsand worker scheduler.example:7447 --allow-dir /srv/genomes=/genomes --env LANG=C
+  quicsand worker --config worker.toml --print-config";
 
 /// That a worker has joined.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,8 +65,13 @@ pub(crate) struct WorkerAnnouncement {
 
 impl Worker {
     pub(super) fn run(self) -> Result<(), ConnectError> {
+        let resolved = config::resolve::<Settings>(&self.layers()?)?;
+        if self.print_config {
+            say(&mut std::io::stdout(), &printed(resolved));
+            return Ok(());
+        }
         let child = self.child;
-        let server = WorkerServer::start(&self.settings()?)?;
+        let server = WorkerServer::start(&self.settings(resolved.settings()?)?)?;
         let (endings, ended) = mpsc::channel();
         lifetime::watch_signals(endings.clone())?;
         if child.with_parent {
@@ -88,8 +98,20 @@ impl Worker {
         })
     }
 
-    fn settings(self) -> Result<WorkerSettings, ConnectError> {
-        let token = match (self.token, self.token_file) {
+    /// What was said where, the strongest last.
+    fn layers(&self) -> Result<Vec<Layer>, ConnectError> {
+        if self.no_config {
+            return Ok(vec![self.settings.layer()]);
+        }
+        let default = || default_config().filter(|path| path.is_file());
+        let file = self.config.clone().or_else(default).map(|path| Layer::read(&path)).transpose()?;
+        let environment = Layer::environment::<Settings>(|name| std::env::var_os(name));
+        Ok(file.into_iter().chain([environment, self.settings.layer()]).collect())
+    }
+
+    fn settings(self, settings: Settings) -> Result<WorkerSettings, ConnectError> {
+        let Settings { mut worker, token_file } = settings;
+        let token = match (self.token, token_file) {
             (_, Some(path)) => std::fs::read_to_string(&path).map_err(|error| ConnectError::Setting {
                 name: "--token-file".into(),
                 reason: format!("{} cannot be read: {error}", path.display()),
@@ -99,16 +121,34 @@ impl Worker {
                 return Err(ConnectError::Token { reason: "none was given, by --token, --token-file or QUICSAND_TOKEN".into() });
             }
         };
-        Ok(WorkerSettings {
-            name: self.name,
-            slots: self.slots,
-            memory: self.memory,
-            time_cap: self.timeout,
-            listen: self.listen,
-            labels: self.labels.into_iter().collect(),
-            resources: self.resources.into_iter().collect(),
-            cache: self.cache.or_else(default_cache),
-            ..WorkerSettings::new(self.address, token.trim())
-        })
+        worker.token = token.trim().to_owned();
+        worker.cache = worker.cache.or_else(default_cache);
+        Ok(worker)
     }
+}
+
+/// The settings in force, those too that follow from others.
+fn printed(mut resolved: Resolved<Settings>) -> String {
+    if let Ok(Settings { worker, .. }) = resolved.settings() {
+        resolved.imply("task-memory", worker.task_memory().to_string());
+    }
+    if let Some(cache) = default_cache() {
+        resolved.imply("cache", cache);
+    }
+    resolved.to_toml()
+}
+
+/// The worker settings that a program gives by name and text.
+///
+/// # Errors
+/// When there is no such setting, or it cannot be that.
+pub(crate) fn settings_of(program: Layer) -> Result<WorkerSettings, ConnectError> {
+    Ok(config::resolve::<Settings>(&[program])?.settings()?.worker)
+}
+
+/// Where the configuration is kept unless the owner says otherwise: in `quicsand` under XDG_CONFIG_HOME or `~/.config`.
+fn default_config() -> Option<PathBuf> {
+    let directory = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let config = directory("XDG_CONFIG_HOME").or_else(|| Some(directory("HOME")?.join(".config")))?;
+    Some(config.join("quicsand").join("worker.toml"))
 }

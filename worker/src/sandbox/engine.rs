@@ -12,12 +12,14 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
-use quicsand::{abi, ids::Hash};
+use quicsand::{Size, abi, ids::Hash};
 use thiserror::Error;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, Linker, OptLevel, PoolingAllocationConfig, WasmBacktraceDetails};
 
 use super::{
     cache::Cache,
+    caps::Caps,
+    grants::{GrantError, Grants, World},
     limits::TABLE_ELEMENTS,
     module::{self, Module, ModuleError},
     wasi::{self, Guest},
@@ -38,16 +40,12 @@ const PAGE: u64 = 64 << 10;
 /// What tasks may have on this machine, whatever they wish.
 #[derive(Clone, Debug)]
 pub struct SandboxConfig {
-    /// Bytes of memory of a task, at most; 4 GiB by default, which is all that a guest can address.
-    pub memory_cap: u64,
-    /// Time for one item, at most; without limit by default.
-    pub time_cap: Option<Duration>,
-    /// Bytes of one item's result, at most; 256 MiB by default, never more than [`abi::MAX_RESULT`].
-    pub output_cap: u64,
-    /// Bytes that are kept of what one item prints: the last ones. 16 KiB by default.
-    pub log_cap: usize,
-    /// Bytes of a module's WebAssembly, at most; 256 MiB by default.
-    pub module_cap: u64,
+    /// What they may use.
+    pub caps: Caps,
+    /// What they may see of the machine: nothing by default.
+    pub grants: Grants,
+    /// Bytes of memory for one task where `caps` say nothing, and at most; 4 GiB by default, which is all that a guest can address.
+    pub memory_share: u64,
     /// Where compiled modules are kept for the next start; nowhere by default.
     pub cache_dir: Option<PathBuf>,
     /// How many batches run at a time: each has a [`Runner`](super::Runner). By default, one a processor.
@@ -58,14 +56,21 @@ impl Default for SandboxConfig {
     fn default() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            memory_cap: MAX_MEMORY,
-            time_cap: None,
-            output_cap: 256 << 20,
-            log_cap: 16 << 10,
-            module_cap: 256 << 20,
+            caps: Caps::default(),
+            grants: Grants::default(),
+            memory_share: MAX_MEMORY,
             cache_dir: None,
             slots: u32::try_from(processors).unwrap_or(1),
         }
+    }
+}
+
+impl SandboxConfig {
+    /// Bytes of memory for one task, at most: whole pages, one at least.
+    #[must_use]
+    pub fn memory_cap(&self) -> u64 {
+        let cap = self.caps.task_memory.map_or(MAX_MEMORY, |cap| cap.0).min(self.memory_share).min(MAX_MEMORY);
+        (cap / PAGE * PAGE).max(PAGE)
     }
 }
 
@@ -79,6 +84,9 @@ pub enum SandboxError {
         /// What it said.
         reason: String,
     },
+    /// A grant cannot be made.
+    #[error(transparent)]
+    Grant(#[from] GrantError),
     /// The epoch thread did not start.
     #[error("the sandbox's thread cannot be started")]
     Thread(#[source] std::io::Error),
@@ -89,6 +97,7 @@ pub struct Sandbox {
     config: SandboxConfig,
     engine: Engine,
     linker: Linker<Guest>,
+    world: Arc<World>,
     ticker: Ticker,
     cache: Option<Cache>,
     /// The most recently used is last.
@@ -107,10 +116,10 @@ impl Sandbox {
     /// Sets the engine up. A cache directory that cannot be used is logged and done without.
     ///
     /// # Errors
-    /// When wasmtime does not support this machine, or a thread cannot be started.
+    /// When wasmtime does not support this machine, what is granted is not there, or a thread cannot be started.
     pub fn new(mut config: SandboxConfig) -> Result<Self, SandboxError> {
-        config.memory_cap = (config.memory_cap.min(MAX_MEMORY) / PAGE * PAGE).max(PAGE);
-        config.output_cap = config.output_cap.min(u64::from(abi::MAX_RESULT));
+        config.caps.result_limit = config.caps.result_limit.min(Size(u64::from(abi::MAX_RESULT)));
+        let world = Arc::new(World::open(&config.grants, |name| std::env::var(name).ok())?);
         let refused = |error: wasmtime::Error| SandboxError::Engine { reason: format!("{error:#}") };
         let engine = engine(&config).map_err(refused)?;
         let linker = wasi::linker(&engine).map_err(refused)?;
@@ -120,7 +129,7 @@ impl Sandbox {
                 .ok()
         });
         let ticker = Ticker::start(engine.clone()).map_err(SandboxError::Thread)?;
-        Ok(Self { config, engine, linker, ticker, cache, modules: Mutex::default(), compiling: Mutex::default() })
+        Ok(Self { config, engine, linker, world, ticker, cache, modules: Mutex::default(), compiling: Mutex::default() })
     }
 
     /// The module `hash`, whose bytes are `wasm`. Blocks while it compiles.
@@ -131,14 +140,15 @@ impl Sandbox {
         if let Some(module) = self.get(hash) {
             return Ok(module);
         }
-        if wasm.len() as u64 > self.config.module_cap {
-            return Err(ModuleError::TooLarge { size: wasm.len() as u64, cap: self.config.module_cap });
+        let cap = self.config.caps.module_limit.0;
+        if wasm.len() as u64 > cap {
+            return Err(ModuleError::TooLarge { size: wasm.len() as u64, cap });
         }
         let found = Hash::of(wasm);
         if found != hash {
             return Err(ModuleError::Hash { expected: hash, found });
         }
-        let entries = module::inspect(wasm, self.config.memory_cap)?;
+        let entries = module::inspect(wasm, self.config.memory_cap())?;
         let _turn = self.compiling.lock();
         if let Some(module) = self.get(hash) {
             return Ok(module);
@@ -169,6 +179,11 @@ impl Sandbox {
     #[must_use]
     pub fn config(&self) -> &SandboxConfig {
         &self.config
+    }
+
+    /// What guests see of the machine.
+    pub(crate) fn world(&self) -> &Arc<World> {
+        &self.world
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -225,7 +240,7 @@ fn engine(config: &SandboxConfig) -> wasmtime::Result<Engine> {
         .max_memories_per_module(1)
         .max_tables_per_module(1)
         .table_elements(TABLE_ELEMENTS)
-        .max_memory_size(usize::try_from(config.memory_cap).unwrap_or(usize::MAX));
+        .max_memory_size(usize::try_from(config.memory_cap()).unwrap_or(usize::MAX));
     settings.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     Engine::new(&settings).or_else(|error| {
         tracing::info!(error = %format!("{error:#}"), "no room for a pool of instances, making each on demand");

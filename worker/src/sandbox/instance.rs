@@ -1,6 +1,6 @@
 //! A module come alive: its store, and the calls of the guest ABI in their order. Must not know: what becomes of a failure.
 
-use std::{ops::Range, sync::Arc, time::Instant};
+use std::{ops::Range, sync::Arc};
 
 use quicsand::{
     abi::{self, State},
@@ -11,7 +11,7 @@ use wasmtime::{AsContextMut, Error, Extern, Memory, Result, Store, TypedFunc, Up
 use super::{
     batch::Plan,
     engine::Sandbox,
-    limits::{Growth, Stop, Watch},
+    limits::{Growth, Limit, Stop, Watch},
     log::Log,
     module::{CONSTRUCTORS, Module},
     wasi::{Guest, read_u32, slice},
@@ -25,7 +25,7 @@ const KEEP_BYTES: u64 = 64 << 20;
 pub(crate) struct Bounds {
     pub(crate) watch: Watch,
     /// Bytes of memory.
-    pub(crate) memory: u64,
+    pub(crate) memory: Limit<u64>,
 }
 
 /// A call that did not come to its end.
@@ -72,14 +72,8 @@ pub(crate) struct Instance {
 impl Instance {
     /// Brings the module alive: constructors, then version, then state.
     pub(crate) fn start(sandbox: &Sandbox, module: &Arc<Module>, client: ClientId, bounds: Bounds) -> Result<Self, Failure> {
-        let guest = Guest {
-            growth: Growth { memory: bounds.memory },
-            watch: bounds.watch,
-            log: Log::new(sandbox.config().log_cap),
-            memory: None,
-            counter: None,
-            born: Instant::now(),
-        };
+        let log = Log::new(usize::try_from(sandbox.config().caps.log_limit.0).unwrap_or(usize::MAX));
+        let guest = Guest::new(Growth { memory: bounds.memory }, bounds.watch, log, Arc::clone(sandbox.world()));
         let mut store = Store::new(sandbox.engine(), guest);
         store.limiter(|guest| &mut guest.growth);
         store.set_epoch_deadline(1);
@@ -140,12 +134,15 @@ impl Instance {
         guest.watch = bounds.watch;
         guest.counter = None;
         guest.log.clear();
+        guest.end_item();
         self.store.set_epoch_deadline(1);
         let (entry, room) = self.write(task, plan).map_err(|error| Phase::Prepare.failed(error))?;
         let guest = self.store.data_mut();
         guest.counter = Some(self.state);
         guest.watch.begin();
-        entry.call(&mut self.store, room).map_err(|error| Phase::Run.failed(error))
+        let called = entry.call(&mut self.store, room).map_err(|error| Phase::Run.failed(error));
+        self.store.data_mut().end_item();
+        called
     }
 
     fn write(&mut self, task: TaskId, plan: &Plan<'_>) -> Result<(TypedFunc<u32, ()>, u32)> {

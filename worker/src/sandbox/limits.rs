@@ -97,15 +97,36 @@ fn covers(cancelled: &[Range<u32>], item: u32) -> bool {
     cancelled.get(at).is_some_and(|range| range.start <= item)
 }
 
+/// A limit that two have a say in; the smaller of what they say holds, and there is none where neither says anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limit<T> {
+    /// What the task, or its call, asks for.
+    pub(crate) wish: Option<T>,
+    /// What the worker's owner allows.
+    pub(crate) cap: Option<T>,
+}
+
+impl<T: Copy + Ord> Limit<T> {
+    /// What holds.
+    pub(crate) fn in_force(&self) -> Option<T> {
+        self.wish.into_iter().chain(self.cap).min()
+    }
+
+    /// Whether it is the owner's.
+    pub(crate) fn is_owners(&self) -> bool {
+        self.cap.is_some_and(|cap| self.wish.is_none_or(|wish| cap < wish))
+    }
+}
+
 /// Why the host stopped a guest. Travels as the cause of a wasmtime error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Stop {
     #[error("cancelled")]
     Cancelled,
-    #[error("over the time limit of {limit:?}")]
-    Time { limit: Duration },
-    #[error("over the memory limit of {limit} bytes")]
-    Memory { limit: u64, peak: u64 },
+    #[error("over the time limit")]
+    Time { limit: Limit<Duration> },
+    #[error("over the memory limit")]
+    Memory { limit: Limit<u64>, peak: u64 },
     #[error("exit({0})")]
     Exit(i32),
     #[error("the module breaks the guest ABI: {0}")]
@@ -120,7 +141,7 @@ pub(crate) struct Watch {
     first: u32,
     /// Items in the call.
     count: u32,
-    limit: Option<Duration>,
+    limit: Limit<Duration>,
     /// The last value of the guest's `started` that was seen.
     seen: u32,
     /// Since when.
@@ -129,7 +150,7 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// A watch over a call of `items`, not begun. Until it begins, all time is the first item's.
-    pub(crate) fn new(control: &Control, items: &Range<u32>, limit: Option<Duration>) -> Self {
+    pub(crate) fn new(control: &Control, items: &Range<u32>, limit: Limit<Duration>) -> Self {
         Self {
             control: control.clone(),
             first: items.start,
@@ -167,15 +188,15 @@ impl Watch {
         if self.control.is_cancelled(self.item(started)) {
             return Err(Stop::Cancelled);
         }
-        match self.limit {
-            Some(limit) if now.duration_since(self.since) >= limit => Err(Stop::Time { limit }),
+        match self.limit.in_force() {
+            Some(limit) if now.duration_since(self.since) >= limit => Err(Stop::Time { limit: self.limit }),
             _ => Ok(()),
         }
     }
 
     /// Blocks until `until` (for ever if `None`), the item's time limit or its cancellation; [`Watch::look`] then says which.
     pub(crate) fn sleep(&self, until: Option<Instant>) {
-        let deadline = self.limit.and_then(|limit| self.since.checked_add(limit));
+        let deadline = self.limit.in_force().and_then(|limit| self.since.checked_add(limit));
         let until = match (until, deadline) {
             (Some(until), Some(deadline)) => Some(until.min(deadline)),
             (until, deadline) => until.or(deadline),
@@ -189,13 +210,16 @@ impl Watch {
 #[derive(Debug)]
 pub(crate) struct Growth {
     /// Bytes of linear memory.
-    pub(crate) memory: u64,
+    pub(crate) memory: Limit<u64>,
 }
 
 impl ResourceLimiter for Growth {
     fn memory_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         let peak = desired as u64;
-        if peak <= self.memory { Ok(true) } else { Err(wasmtime::Error::new(Stop::Memory { limit: self.memory, peak })) }
+        match self.memory.in_force() {
+            Some(limit) if peak > limit => Err(wasmtime::Error::new(Stop::Memory { limit: self.memory, peak })),
+            _ => Ok(true),
+        }
     }
 
     fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
@@ -218,6 +242,24 @@ impl ResourceLimiter for Growth {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn wish(time: Duration) -> Limit<Duration> {
+        Limit { wish: Some(time), cap: None }
+    }
+
+    #[test]
+    fn the_smaller_of_wish_and_cap_holds() {
+        let check = |wish, cap, in_force, is_owners| {
+            let limit = Limit { wish, cap };
+            assert_eq!((limit.in_force(), limit.is_owners()), (in_force, is_owners), "{limit:?}");
+        };
+        check(None, None, None, false);
+        check(Some(3), None, Some(3), false);
+        check(None, Some(3), Some(3), true);
+        check(Some(3), Some(4), Some(3), false);
+        check(Some(4), Some(3), Some(3), true);
+        check(Some(3), Some(3), Some(3), false);
+    }
 
     #[test]
     fn cancelled_ranges_merge() {
@@ -248,7 +290,7 @@ mod tests {
 
     #[test]
     fn a_guest_that_counts_backwards_or_too_far_is_a_liar() {
-        let mut watch = Watch::new(&Control::new(), &(0..4), None);
+        let mut watch = Watch::new(&Control::new(), &(0..4), Limit { wish: None, cap: None });
         assert_eq!(watch.look(2), Ok(()));
         assert!(matches!(watch.look(1), Err(Stop::Lie(_))));
         assert!(matches!(watch.look(5), Err(Stop::Lie(_))));
@@ -256,9 +298,9 @@ mod tests {
 
     #[test]
     fn each_item_has_its_own_time() {
-        let mut watch = Watch::new(&Control::new(), &(0..4), Some(Duration::ZERO));
+        let mut watch = Watch::new(&Control::new(), &(0..4), wish(Duration::ZERO));
         assert!(matches!(watch.look(1), Err(Stop::Time { .. })));
-        let mut watch = Watch::new(&Control::new(), &(0..4), Some(Duration::from_secs(3600)));
+        let mut watch = Watch::new(&Control::new(), &(0..4), wish(Duration::from_secs(3600)));
         watch.since = watch.since.checked_sub(Duration::from_secs(3599)).unwrap_or(watch.since);
         let before = watch.since;
         assert_eq!(watch.look(1), Ok(()));

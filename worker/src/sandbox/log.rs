@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use quicsand::Size;
+
 /// Bytes kept of all items of a call together; the oldest items' go first.
 const TOTAL_BYTES: usize = 1 << 20;
 
@@ -12,7 +14,17 @@ pub(crate) struct Log {
     cap: usize,
     total: usize,
     /// Ascending by item; only items that printed are here.
-    items: VecDeque<(u32, VecDeque<u8>)>,
+    items: VecDeque<Printed>,
+}
+
+/// What one item printed.
+#[derive(Debug)]
+struct Printed {
+    item: u32,
+    /// The last of it.
+    text: VecDeque<u8>,
+    /// Bytes that were before.
+    lost: u64,
 }
 
 impl Log {
@@ -23,31 +35,39 @@ impl Log {
 
     /// Appends to what `item` printed.
     pub(crate) fn write(&mut self, item: u32, bytes: &[u8]) {
-        if self.items.back().is_none_or(|(last, _)| *last != item) {
-            self.items.push_back((item, VecDeque::new()));
+        if self.items.back().is_none_or(|last| last.item != item) {
+            self.items.push_back(Printed { item, text: VecDeque::new(), lost: 0 });
         }
-        let Some((_, text)) = self.items.back_mut() else { return };
+        let Some(Printed { text, lost, .. }) = self.items.back_mut() else { return };
         self.total -= text.len();
+        let before = text.len() + bytes.len();
         text.extend(&bytes[bytes.len().saturating_sub(self.cap)..]);
         text.drain(..text.len().saturating_sub(self.cap));
+        *lost += (before - text.len()) as u64;
         self.total += text.len();
         while self.total > TOTAL_BYTES && self.items.len() > 1 {
-            if let Some((_, text)) = self.items.pop_front() {
-                self.total -= text.len();
+            if let Some(printed) = self.items.pop_front() {
+                self.total -= printed.text.len();
             }
         }
     }
 
-    /// What `item` printed; bytes that are no UTF-8 are replaced. Items are to be asked in ascending order: earlier ones are let go.
+    /// What `item` printed, with a line about what was not kept; bytes that are no UTF-8 are replaced. Items are to be asked in ascending
+    /// order: earlier ones are let go.
     pub(crate) fn take(&mut self, item: u32) -> String {
-        while let Some((at, _)) = self.items.front() {
-            if *at > item {
-                break;
-            }
-            let Some((at, mut text)) = self.items.pop_front() else { break };
+        while self.items.front().is_some_and(|first| first.item <= item) {
+            let Some(Printed { item: at, mut text, lost }) = self.items.pop_front() else { break };
             self.total -= text.len();
             if at == item {
-                return String::from_utf8_lossy(text.make_contiguous()).into_owned();
+                let kept = String::from_utf8_lossy(text.make_contiguous());
+                return match lost {
+                    0 => kept.into_owned(),
+                    _ => format!(
+                        "({} before this were not kept: the worker's owner allows {} (--log-limit))\n{kept}",
+                        Size(lost),
+                        Size(self.cap as u64)
+                    ),
+                };
             }
         }
         String::new()
@@ -75,8 +95,9 @@ mod tests {
         log.write(4, b"a long line");
         assert_eq!(log.take(0), "");
         assert_eq!(log.take(1), "first");
-        assert_eq!(log.take(3), "cdefg");
-        assert_eq!(log.take(4), " line");
+        let rest = |lost, text| format!("({lost} before this were not kept: the worker's owner allows 5B (--log-limit))\n{text}");
+        assert_eq!(log.take(3), rest("2B", "cdefg"));
+        assert_eq!(log.take(4), rest("6B", " line"));
         assert_eq!((log.take(4), log.total), (String::new(), 0));
     }
 

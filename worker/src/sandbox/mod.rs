@@ -17,7 +17,10 @@
 
 mod batch;
 mod cache;
+mod caps;
 mod engine;
+mod files;
+mod grants;
 mod instance;
 mod limits;
 mod log;
@@ -28,7 +31,9 @@ mod runner;
 mod tests;
 mod wasi;
 
+pub use caps::Caps;
 pub use engine::{Sandbox, SandboxConfig, SandboxError};
+pub use grants::{Clock, DirGrant, GrantError, Grants};
 pub use limits::Control;
 pub use module::{Module, ModuleError};
 pub use runner::{BatchResult, HoleInput, Job, Runner};

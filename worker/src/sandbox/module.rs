@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use quicsand::{
-    abi,
+    Size, abi,
     ids::{Hash, TaskId},
     manifest::{self, ManifestEntry, ManifestError},
 };
@@ -32,7 +32,11 @@ pub enum ModuleError {
         found: Hash,
     },
     /// Too many bytes.
-    #[error("the module has {size} bytes, this worker takes {cap} at most; build it with `strip = \"debuginfo\"` and optimised")]
+    #[error(
+        "the module has {}, the worker's owner allows {} (--module-limit); build it with `strip = \"debuginfo\"` and optimised",
+        Size(*size),
+        Size(*cap)
+    )]
     TooLarge {
         /// Its size.
         size: u64,
@@ -84,7 +88,11 @@ pub enum ModuleError {
         expected: &'static str,
     },
     /// More memory than a task may have on this worker, before anything runs.
-    #[error("the module starts with {initial} bytes of memory, a task may have {cap} on this worker; make its statics smaller")]
+    #[error(
+        "the module starts with {} of memory, the worker's owner allows a task {} (--task-memory); make its statics smaller",
+        Size(*initial),
+        Size(*cap)
+    )]
     MemoryTooLarge {
         /// What it starts with, in bytes.
         initial: u64,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use quicsand::{
-    TaskError, TaskErrorKind,
+    Size, TaskError, TaskErrorKind,
     abi::{ItemStatus, MAX_RESULT, State},
     codec::{Lens, Run},
     wire::ItemError,
@@ -12,7 +12,7 @@ use wasmtime::{Trap, WasmBacktrace};
 use super::{
     engine::SandboxConfig,
     instance::{Failure, Phase, read_panic},
-    limits::Stop,
+    limits::{Limit, Stop},
     log::Log,
     runner::Job,
     wasi::slice,
@@ -62,8 +62,8 @@ impl<'a> Outcomes<'a> {
             bytes: Vec::new(),
             errors: Vec::new(),
             dropped: Vec::new(),
-            output_cap: config.output_cap,
-            total_cap: config.output_cap.max(config.memory_cap),
+            output_cap: config.caps.result_limit.0,
+            total_cap: config.caps.result_limit.0.max(config.memory_cap()),
             texts_left: TEXTS_BYTES,
         }
     }
@@ -143,11 +143,13 @@ impl<'a> Outcomes<'a> {
         let blame = match status {
             ItemStatus::Ok if len > self.output_cap => {
                 let limit = self.output_cap;
-                Blame::new(TaskErrorKind::OutputLimit { limit }, format!("a result of {len} bytes"))
+                let message = format!("a result of {}, the worker's owner allows {} (--result-limit)", Size(len), Size(limit));
+                Blame::new(TaskErrorKind::OutputLimit { limit }, message)
             }
             ItemStatus::Ok if self.bytes.len() as u64 + len > self.total_cap => {
                 let limit = self.total_cap;
-                Blame::new(TaskErrorKind::OutputLimit { limit }, "the results of the batch together are larger than tasks may be")
+                let message = "the results of a batch together are larger than the worker's owner lets a task be (--task-memory)";
+                Blame::new(TaskErrorKind::OutputLimit { limit }, message)
             }
             ItemStatus::Ok => {
                 self.bytes.extend_from_slice(result);
@@ -208,8 +210,11 @@ pub(crate) fn blame(failure: &Failure, guest: Option<(&State, &[u8])>, log: Stri
 
 fn kind_of(stop: &Stop) -> TaskErrorKind {
     match stop {
-        Stop::Memory { limit, peak } => TaskErrorKind::MemoryLimit { limit: *limit, peak: *peak },
-        Stop::Time { limit } => TaskErrorKind::TimeLimit { limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX) },
+        Stop::Memory { limit, peak } => TaskErrorKind::MemoryLimit { limit: limit.in_force().unwrap_or(u64::MAX), peak: *peak },
+        Stop::Time { limit } => {
+            let limit_ms = limit.in_force().and_then(|limit| u64::try_from(limit.as_millis()).ok());
+            TaskErrorKind::TimeLimit { limit_ms: limit_ms.unwrap_or(u64::MAX) }
+        }
         Stop::Cancelled | Stop::Exit(_) | Stop::Lie(_) => TaskErrorKind::Trapped,
     }
 }
@@ -217,8 +222,21 @@ fn kind_of(stop: &Stop) -> TaskErrorKind {
 fn words_of(stop: &Stop) -> String {
     match stop {
         Stop::Exit(code) => format!("the task called exit({code})"),
+        Stop::Memory { limit, .. } => words_of_limit(limit, |bytes| Size(bytes).to_string(), "memory", "--task-memory"),
+        Stop::Time { limit } => words_of_limit(limit, |time| format!("{time:?}"), "timeout", "--timeout"),
         stop => stop.to_string(),
     }
+}
+
+/// Whose the limit is, what the other one says, and how its owner raises it.
+fn words_of_limit<T: Copy + Ord>(limit: &Limit<T>, show: impl Fn(T) -> String, option: &str, flag: &str) -> String {
+    let wish = limit.wish.map_or_else(|| "without limit".to_owned(), |wish| format!("for {}", show(wish)));
+    let cap = limit.cap.map_or_else(|| "any".to_owned(), show);
+    if limit.is_owners() {
+        return format!("the worker's owner allows {cap} ({flag}), the task asked {wish}");
+    }
+    let remedy = format!("which #[task({option} = \"…\")] or the call's options raise");
+    format!("the task asked {wish}, {remedy}; the worker's owner allows {cap}")
 }
 
 fn words_of_trap(trap: Trap) -> String {
@@ -302,6 +320,19 @@ fn without_hash(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_says_whose_it_is() {
+        let check = |wish: Option<u64>, cap: Option<u64>, expected: &str| {
+            let limit = Limit { wish: wish.map(|mib| mib << 20), cap: cap.map(|mib| mib << 20) };
+            assert_eq!(words_of(&Stop::Memory { limit, peak: 0 }), expected);
+        };
+        check(Some(1024), Some(512), "the worker's owner allows 512MiB (--task-memory), the task asked for 1GiB");
+        check(None, Some(512), "the worker's owner allows 512MiB (--task-memory), the task asked without limit");
+        let remedy = "which #[task(memory = \"…\")] or the call's options raise";
+        check(Some(1), Some(2), &format!("the task asked for 1MiB, {remedy}; the worker's owner allows 2MiB"));
+        check(Some(1), None, &format!("the task asked for 1MiB, {remedy}; the worker's owner allows any"));
+    }
 
     #[test]
     fn machinery_is_left_out_at_both_ends() {

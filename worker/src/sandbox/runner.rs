@@ -19,7 +19,7 @@ use super::{
     batch::Layout,
     engine::Sandbox,
     instance::{Bounds, Failure, Instance, Phase},
-    limits::{Control, Stop, Watch},
+    limits::{Control, Limit, Stop, Watch},
     module::Module,
     outcome::{Blame, Outcomes, blame},
 };
@@ -138,9 +138,10 @@ impl Runner {
     /// instance was used before, and the first is to be run alone; that happens in a fresh instance.
     fn step(&mut self, job: &Job, control: &Control, items: Range<u32>, outcomes: &mut Outcomes<'_>) -> Next {
         let config = self.sandbox.config();
-        let memory = job.options.memory.min(config.memory_cap);
-        let time = job.options.timeout.into_iter().chain(config.time_cap).min();
-        let bounds = || Bounds { watch: Watch::new(control, &items, time), memory };
+        let limit = Limit { wish: Some(job.options.memory), cap: Some(config.memory_cap()) };
+        let memory = job.options.memory.min(config.memory_cap());
+        let time = Limit { wish: job.options.timeout, cap: config.caps.timeout };
+        let bounds = || Bounds { watch: Watch::new(control, &items, time), memory: limit };
 
         let kept = self.kept.take().filter(|kept| kept.suits(job.module.hash(), job.client, memory));
         let started = match kept {
@@ -154,7 +155,7 @@ impl Runner {
         let fresh = instance.is_fresh();
         let called = match self.layout.plan(job, &items, memory) {
             Ok(plan) => instance.call(job.task, &plan, bounds()),
-            Err(peak) => Err(Failure { error: Error::new(Stop::Memory { limit: memory, peak }), phase: Phase::Prepare }),
+            Err(peak) => Err(Failure { error: Error::new(Stop::Memory { limit, peak }), phase: Phase::Prepare }),
         };
         let failure = match called {
             Ok(()) => None,

@@ -1,13 +1,21 @@
-//! WASI preview 1 with nothing granted: what a guest sees of the world is two output streams, clocks, randomness and sleep.
+//! WASI preview 1: what a guest sees of the world is two output streams, clocks, randomness and sleep, and what the worker's owner
+//! grants besides: variables, and directories to read.
 //!
 //! An own implementation, since the surface is small enough to read in one sitting, and a sleep must end when its item is
 //! cancelled or out of time. Every other function of preview 1 is there, so that any program links, and says that there is nothing.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+mod granted;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use wasmtime::{Caller, Engine, Error, FuncType, Linker, Memory, Result, Val, ValType};
 
 use super::{
+    files::{Files, Kind},
+    grants::{Clock, World},
     limits::{Growth, Stop, Watch},
     log::Log,
 };
@@ -26,10 +34,39 @@ pub(crate) struct Guest {
     /// Where the guest counts its items, while it runs a batch; before and after, the count is stale.
     pub(crate) counter: Option<u32>,
     /// The zero of its monotonic clock.
-    pub(crate) born: Instant,
+    born: Instant,
+    world: Arc<World>,
+    /// What the item has open.
+    files: Files,
+    /// How long the item has slept, by a fixed clock.
+    slept: Duration,
+    /// The item that files and sleep are of.
+    item: u32,
 }
 
 impl Guest {
+    /// What a store knows of a guest that has not begun.
+    pub(crate) fn new(growth: Growth, watch: Watch, log: Log, world: Arc<World>) -> Self {
+        let (files, slept) = (Files::default(), Duration::ZERO);
+        Self { growth, watch, log, memory: None, counter: None, born: Instant::now(), world, files, slept, item: 0 }
+    }
+
+    /// Ends what belongs to an item: its files are closed, its time begins anew.
+    pub(crate) fn end_item(&mut self) {
+        self.files.close_all();
+        self.slept = Duration::ZERO;
+    }
+
+    /// Takes note of the item that the guest is at, given its memory. The host sees only here that another one has begun, which is soon
+    /// enough: the guest cannot reach what an earlier item had open without coming through here.
+    fn turn(&mut self, memory: &[u8]) {
+        let item = self.watch.item(self.started(memory));
+        if item != self.item {
+            self.end_item();
+            self.item = item;
+        }
+    }
+
     /// The number of items that the guest says it has begun, given its memory.
     pub(crate) fn started(&self, memory: &[u8]) -> u32 {
         self.counter.and_then(|at| read_u32(memory, at)).unwrap_or(0)
@@ -60,36 +97,19 @@ const VECTORS: u32 = 1024;
 /// The monotonic clock starts here, so that a guest can look back a while without reaching below zero.
 const CLOCK_START: Duration = Duration::from_secs(24 * 3600);
 
-/// Functions that answer with a number: name, parameters (`i` for `i32`, `I` for `i64`), answer.
+/// Functions that answer with a number: name, parameters (`i` for `i32`, `I` for `i64`), answer. Those that would change a file have a
+/// refusal of their own, in [`granted::READ_ONLY`].
 const REFUSED: &[(&str, &str, i32)] = &[
     ("fd_advise", "iIIi", BADF),
     ("fd_allocate", "iII", BADF),
-    ("fd_close", "i", BADF),
     ("fd_datasync", "i", BADF),
     ("fd_fdstat_set_flags", "ii", BADF),
     ("fd_fdstat_set_rights", "iII", BADF),
-    ("fd_filestat_get", "ii", BADF),
     ("fd_filestat_set_size", "iI", BADF),
     ("fd_filestat_set_times", "iIIi", BADF),
-    ("fd_pread", "iiiIi", BADF),
-    ("fd_prestat_dir_name", "iii", BADF),
-    ("fd_prestat_get", "ii", BADF),
     ("fd_pwrite", "iiiIi", BADF),
-    ("fd_readdir", "iiiIi", BADF),
     ("fd_renumber", "ii", BADF),
-    ("fd_seek", "iIii", BADF),
     ("fd_sync", "i", BADF),
-    ("fd_tell", "ii", BADF),
-    ("path_create_directory", "iii", BADF),
-    ("path_filestat_get", "iiiii", BADF),
-    ("path_filestat_set_times", "iiiiIIi", BADF),
-    ("path_link", "iiiiiii", BADF),
-    ("path_open", "iiiiiIIii", BADF),
-    ("path_readlink", "iiiiii", BADF),
-    ("path_remove_directory", "iii", BADF),
-    ("path_rename", "iiiiii", BADF),
-    ("path_symlink", "iiiii", BADF),
-    ("path_unlink_file", "iii", BADF),
     ("proc_raise", "i", NOSYS),
     ("sched_yield", "", SUCCESS),
     ("sock_accept", "iii", BADF),
@@ -106,9 +126,20 @@ const SERVED: &[&str] = &[
     "clock_time_get",
     "environ_get",
     "environ_sizes_get",
+    "fd_close",
     "fd_fdstat_get",
+    "fd_filestat_get",
+    "fd_pread",
+    "fd_prestat_dir_name",
+    "fd_prestat_get",
     "fd_read",
+    "fd_readdir",
+    "fd_seek",
+    "fd_tell",
     "fd_write",
+    "path_filestat_get",
+    "path_open",
+    "path_readlink",
     "poll_oneoff",
     "proc_exit",
     "random_get",
@@ -116,7 +147,8 @@ const SERVED: &[&str] = &[
 
 /// Whether there is a function `name` for guests to import.
 pub(crate) fn has(name: &str) -> bool {
-    SERVED.contains(&name) || REFUSED.iter().any(|(refused, ..)| *refused == name)
+    let refused = REFUSED.iter().map(|(refused, ..)| refused).chain(granted::READ_ONLY.iter().map(|(refused, ..)| refused));
+    SERVED.contains(&name) || refused.into_iter().any(|refused| *refused == name)
 }
 
 /// A linker that knows all of preview 1.
@@ -124,12 +156,8 @@ pub(crate) fn linker(engine: &Engine) -> Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
     linker.func_wrap(MODULE, "args_get", |_: i32, _: i32| SUCCESS)?;
     linker.func_wrap(MODULE, "args_sizes_get", no_strings)?;
-    linker.func_wrap(MODULE, "environ_get", |_: i32, _: i32| SUCCESS)?;
-    linker.func_wrap(MODULE, "environ_sizes_get", no_strings)?;
     linker.func_wrap(MODULE, "clock_res_get", clock_res_get)?;
     linker.func_wrap(MODULE, "clock_time_get", clock_time_get)?;
-    linker.func_wrap(MODULE, "fd_fdstat_get", fd_fdstat_get)?;
-    linker.func_wrap(MODULE, "fd_read", fd_read)?;
     linker.func_wrap(MODULE, "fd_write", fd_write)?;
     linker.func_wrap(MODULE, "poll_oneoff", poll_oneoff)?;
     linker.func_wrap(MODULE, "random_get", random_get)?;
@@ -142,6 +170,7 @@ pub(crate) fn linker(engine: &Engine) -> Result<Linker<Guest>> {
             Ok(())
         })?;
     }
+    granted::link(&mut linker, engine)?;
     Ok(linker)
 }
 
@@ -179,38 +208,19 @@ fn clock_res_get(mut caller: Caller<'_, Guest>, _clock: i32, out: i32) -> Result
 
 fn clock_time_get(mut caller: Caller<'_, Guest>, clock: i32, _precision: i64, out: i32) -> Result<i32> {
     let (memory, guest) = parts(&mut caller)?;
+    guest.turn(memory);
     Ok(put(memory, out, &now_ns(guest, clock.cast_unsigned()).to_le_bytes()))
 }
 
-/// Clock 0 is the time of day; the others count from the instance's birth.
+/// Clock 0 is the time of day; the others count from the instance's birth, or from the item's beginning if the clock is fixed.
 fn now_ns(guest: &Guest, clock: u32) -> u64 {
-    let now = match clock {
-        0 => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
-        _ => guest.born.elapsed() + CLOCK_START,
+    let now = match (guest.world.clock, clock) {
+        (Clock::Wall, 0) => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
+        (Clock::Wall, _) => guest.born.elapsed() + CLOCK_START,
+        (Clock::Fixed(since), 0) => since.saturating_add(guest.slept),
+        (Clock::Fixed(_), _) => CLOCK_START.saturating_add(guest.slept),
     };
     u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn fd_fdstat_get(mut caller: Caller<'_, Guest>, fd: i32, out: i32) -> Result<i32> {
-    const CHARACTER_DEVICE: u8 = 2;
-    const READ: u64 = 1 << 1;
-    const WRITE: u64 = 1 << 6;
-    if !(0..=2).contains(&fd) {
-        return Ok(BADF);
-    }
-    let mut stat = [0; 24];
-    stat[0] = CHARACTER_DEVICE;
-    stat[8..16].copy_from_slice(&(if fd == 0 { READ } else { WRITE }).to_le_bytes());
-    let (memory, _) = parts(&mut caller)?;
-    Ok(put(memory, out, &stat))
-}
-
-fn fd_read(mut caller: Caller<'_, Guest>, fd: i32, _vectors: i32, _count: i32, out: i32) -> Result<i32> {
-    if fd != 0 {
-        return Ok(BADF);
-    }
-    let (memory, _) = parts(&mut caller)?;
-    Ok(put(memory, out, &[0; 4]))
 }
 
 fn fd_write(mut caller: Caller<'_, Guest>, fd: i32, vectors: i32, count: i32, out: i32) -> Result<i32> {
@@ -259,8 +269,8 @@ fn random_get(mut caller: Caller<'_, Guest>, at: i32, len: i32) -> Result<i32> {
 
 /// One thing that a guest waits for.
 enum Awaited {
-    /// Until then; `None` is never.
-    Clock(Option<Instant>),
+    /// So long, which is until then; `None` is never.
+    Clock(Duration, Option<Instant>),
     /// A stream, which is always ready, or fails with this number at once.
     Stream(i32),
 }
@@ -272,25 +282,31 @@ fn poll_oneoff(mut caller: Caller<'_, Guest>, subscriptions: i32, events: i32, c
         return Ok(INVAL);
     }
     let (memory, guest) = parts(&mut caller)?;
+    guest.turn(memory);
     let Some(raw) = slice(memory, subscriptions.cast_unsigned(), count * SUBSCRIPTION) else { return Ok(FAULT) };
     let raw = raw.as_chunks::<{ SUBSCRIPTION as usize }>().0.to_vec();
     let awaited: Vec<Awaited> = raw.iter().map(|raw| awaited(guest, raw)).collect();
 
     let streams = awaited.iter().any(|awaited| matches!(awaited, Awaited::Stream(_)));
-    let earliest = awaited.iter().filter_map(|awaited| if let Awaited::Clock(at) = awaited { *at } else { None }).min();
+    let clocks =
+        || awaited.iter().filter_map(|awaited| if let Awaited::Clock(wait, at) = awaited { Some((*wait, *at)) } else { None });
+    let earliest = clocks().filter_map(|(_, at)| at).min();
     look(memory, guest)?;
     while !streams && earliest.is_none_or(|at| at > Instant::now()) {
         guest.watch.sleep(earliest);
         look(memory, guest)?;
     }
 
+    if !streams {
+        guest.slept = guest.slept.saturating_add(clocks().map(|(wait, _)| wait).min().unwrap_or_default());
+    }
     let now = Instant::now();
     let mut ready = 0_u32;
     let mut written = SUCCESS;
     for (raw, awaited) in raw.iter().zip(&awaited) {
         let errno = match awaited {
-            Awaited::Clock(Some(at)) if *at <= now => SUCCESS,
-            Awaited::Clock(_) => continue,
+            Awaited::Clock(_, Some(at)) if *at <= now => SUCCESS,
+            Awaited::Clock(..) => continue,
             Awaited::Stream(errno) => *errno,
         };
         let mut event = [0; 32];
@@ -311,8 +327,13 @@ fn awaited(guest: &Guest, raw: &[u8; 48]) -> Awaited {
         CLOCK => {
             let timeout = u64::from(number(24)) | u64::from(number(28)) << 32;
             let wait = if raw[40] & ABSOLUTE == 0 { timeout } else { timeout.saturating_sub(now_ns(guest, number(16))) };
-            Awaited::Clock(Instant::now().checked_add(Duration::from_nanos(wait)))
+            let wait = Duration::from_nanos(wait);
+            Awaited::Clock(wait, Instant::now().checked_add(wait))
         }
-        _ => Awaited::Stream(if number(16) <= 2 { SUCCESS } else { BADF }),
+        _ => Awaited::Stream(if number(16) <= 2 || guest.files.kind(&guest.world, number(16)) == Ok(Kind::File) {
+            SUCCESS
+        } else {
+            BADF
+        }),
     }
 }

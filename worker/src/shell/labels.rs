@@ -47,6 +47,27 @@ pub(super) fn resources(of_owner: &BTreeMap<String, u64>) -> Result<Vec<(String,
     }
 }
 
+/// Reads a label: `NAME=VALUE`.
+pub(super) fn label(text: &str) -> Result<(String, String), String> {
+    let Some((name, value)) = text.split_once('=') else { return Err(format!("`{text}` is no label; write NAME=VALUE")) };
+    match name_fault(name).or(value_fault(value)) {
+        Some(fault) => Err(fault.to_owned()),
+        None => Ok((name.to_owned(), value.to_owned())),
+    }
+}
+
+/// Reads a resource: `NAME=AMOUNT`, at least 1.
+pub(super) fn resource(text: &str) -> Result<(String, u64), String> {
+    let amount = text.split_once('=').and_then(|(name, amount)| Some((name, amount.parse().ok()?)));
+    let Some((name, amount @ 1..)) = amount else {
+        return Err(format!("`{text}` is no resource; write NAME=AMOUNT, like gpu=2"));
+    };
+    match name_fault(name) {
+        Some(fault) => Err(fault.to_owned()),
+        None => Ok((name.to_owned(), amount)),
+    }
+}
+
 /// What every worker tells of itself.
 fn built_in() -> BTreeMap<String, String> {
     let features = features().into_iter().map(|feature| (format!("{FEATURE}{feature}"), "yes".to_owned()));
@@ -156,6 +177,18 @@ mod tests {
         check("cpu.warp", "yes", "it tells a processor's feature");
         check("my zone", "a", "letters, digits");
         check("rack", "", "1 to 256 bytes");
+    }
+
+    #[test]
+    fn labels_and_resources_are_read() {
+        assert_eq!(label("zone=a=b"), Ok(("zone".into(), "a=b".into())));
+        for text in ["zone", "=a", "zone=", "my zone=a"] {
+            assert!(label(text).is_err(), "{text}");
+        }
+        assert_eq!(resource("gpu=2"), Ok(("gpu".into(), 2)));
+        for text in ["gpu", "gpu=", "gpu=0", "gpu=-1", "gpu=1.5", "=1", "g p u=1", "gpu=two"] {
+            assert!(resource(text).is_err(), "{text}");
+        }
     }
 
     #[test]

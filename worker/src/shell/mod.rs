@@ -9,12 +9,10 @@ mod core;
 mod labels;
 pub(crate) mod machine;
 mod session;
+mod settings;
 mod slots;
 
 use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    path::PathBuf,
     sync::{Arc, mpsc},
     thread::JoinHandle,
     time::Duration,
@@ -24,82 +22,14 @@ use parking_lot::Mutex;
 use quicsand::{ConnectError, ids::WorkerId, net::worker as net};
 use tokio::{runtime::Builder, sync::watch, time::timeout};
 
-use crate::sandbox::{Sandbox, SandboxConfig};
+use crate::sandbox::Sandbox;
 use session::{Departure, Session, Wish};
+pub use settings::WorkerSettings;
 
 /// First pause before joining again.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Longest one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-
-/// What a worker is to be.
-#[derive(Clone, Debug)]
-pub struct WorkerSettings {
-    /// The scheduler's `HOST:PORT`.
-    pub address: String,
-    /// A worker's join token.
-    pub token: String,
-    /// A name for people; host and process by default.
-    pub name: Option<String>,
-    /// Items that it runs at a time; one a processor by default, at least 1.
-    pub slots: Option<u32>,
-    /// Bytes of memory that tasks may use together, each slot an equal part at most; four fifths of the machine's by default.
-    pub memory: Option<u64>,
-    /// Time for one item at most, whatever tasks wish; without limit by default.
-    pub time_cap: Option<Duration>,
-    /// Where it serves values to clients and workers; a free port by default.
-    pub listen: Option<SocketAddr>,
-    /// Labels of its owner, beside those that every worker has: `arch`, `os`, and `cpu.FEATURE` for every feature of the processor.
-    pub labels: BTreeMap<String, String>,
-    /// Named resources, and how much of each there is for calls to take.
-    pub resources: BTreeMap<String, u64>,
-    /// Where compiled modules are kept; nowhere by default.
-    pub cache: Option<PathBuf>,
-}
-
-impl WorkerSettings {
-    /// A worker for that scheduler, with every default.
-    #[must_use]
-    pub fn new(address: impl Into<String>, token: impl Into<String>) -> Self {
-        Self {
-            address: address.into(),
-            token: token.into(),
-            name: None,
-            slots: None,
-            memory: None,
-            time_cap: None,
-            listen: None,
-            labels: BTreeMap::new(),
-            resources: BTreeMap::new(),
-            cache: None,
-        }
-    }
-
-    fn for_net(&self) -> Result<net::WorkerSettings, ConnectError> {
-        Ok(net::WorkerSettings {
-            address: self.address.clone(),
-            token: self.token.clone(),
-            name: self.name.clone().unwrap_or_else(machine::name),
-            slots: self.slots.unwrap_or_else(machine::processors).max(1),
-            memory: self.memory.unwrap_or_else(machine::memory),
-            arch: std::env::consts::ARCH.to_owned(),
-            labels: labels::all(&self.labels)?,
-            resources: labels::resources(&self.resources)?,
-            listen: self.listen,
-        })
-    }
-
-    fn for_sandbox(&self, net: &net::WorkerSettings) -> SandboxConfig {
-        let default = SandboxConfig::default();
-        SandboxConfig {
-            memory_cap: default.memory_cap.min(net.memory / u64::from(net.slots)),
-            time_cap: self.time_cap,
-            cache_dir: self.cache.clone(),
-            slots: net.slots,
-            ..default
-        }
-    }
-}
 
 /// A worker of this process. Dropping it stops it.
 #[derive(Debug)]
@@ -119,7 +49,12 @@ impl WorkerServer {
     pub fn start(settings: &WorkerSettings) -> Result<Self, ConnectError> {
         let failed = |what: &str, reason: String| ConnectError::Start { what: what.to_owned(), reason };
         let net = settings.for_net()?;
-        let sandbox = Sandbox::new(settings.for_sandbox(&net)).map_err(|error| failed("the sandbox", error.to_string()))?;
+        if let Some(asked) = settings.caps.task_memory
+            && asked > settings.task_memory()
+        {
+            tracing::warn!(%asked, in_force = %settings.task_memory(), "a slot's part of the memory is smaller than --task-memory");
+        }
+        let sandbox = Sandbox::new(settings.for_sandbox()).map_err(|error| failed("the sandbox", error.to_string()))?;
         let runtime =
             Builder::new_current_thread().enable_all().build().map_err(|error| failed("a runtime", error.to_string()))?;
         let (wishes, mut wished) = watch::channel(Wish::Serve);

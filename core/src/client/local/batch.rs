@@ -186,7 +186,8 @@ impl Batch {
 
     fn late(&self, item: u32, limit: Duration) -> TaskError {
         let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        self.error(item, TaskErrorKind::TimeLimit { limit_ms }, "")
+        let message = format!("the task asked for {limit:?}, which #[task(timeout = \"…\")] or the call's options raise");
+        self.error(item, TaskErrorKind::TimeLimit { limit_ms }, message)
     }
 
     fn error(&self, item: u32, kind: TaskErrorKind, message: impl Into<String>) -> TaskError {

@@ -53,8 +53,13 @@ const PRELUDE: &str = r#"
 
 /// A guest whose task `run` computes `$value` from argument `$x` of item `$item`; the body leaves an `i64`.
 pub(crate) fn guest(body: &str) -> Vec<u8> {
+    guest_with("", body)
+}
+
+/// The same, with imports of its own.
+pub(crate) fn guest_with(imports: &str, body: &str) -> Vec<u8> {
     module(&format!(
-        r#"{PRELUDE}
+        r#"{imports} {PRELUDE}
         (func $body (param $item i32) (param $x i64) (result i64) {body})
         (func (export "run") (param $batch i32)
             (local $item i32)

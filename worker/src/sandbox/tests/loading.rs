@@ -18,8 +18,8 @@ fn refusal(wasm: &[u8], change: impl FnOnce(&mut SandboxConfig)) -> ModuleError 
 fn what_is_no_module_is_refused() {
     let good = guest("(local.get $x)");
     assert!(matches!(sandbox(|_| {}).load(Hash([0; 32]), &good), Err(ModuleError::Hash { .. })));
-    assert!(matches!(refusal(&good, |config| config.module_cap = 10), ModuleError::TooLarge { cap: 10, .. }));
-    assert!(matches!(refusal(&good, |config| config.memory_cap = 1 << 16), ModuleError::MemoryTooLarge { .. }));
+    assert!(matches!(refusal(&good, |config| config.caps.module_limit = Size(10)), ModuleError::TooLarge { cap: 10, .. }));
+    assert!(matches!(refusal(&good, |config| config.caps.task_memory = Some(Size(1 << 16))), ModuleError::MemoryTooLarge { .. }));
     assert_eq!(refusal(b"(module)", |_| {}), ModuleError::NotWasm);
     assert_eq!(refusal(b"", |_| {}), ModuleError::NotWasm);
     assert_eq!(refusal(&wat::parse_str("(component)").expect("valid text"), |_| {}), ModuleError::Component);

@@ -1,5 +1,6 @@
 //! What the sandbox makes of guests: good ones, runaways and liars.
 
+mod granted;
 mod guest;
 mod hostile;
 mod loading;
@@ -10,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quicsand::{TaskError, TaskErrorKind, ids::ClientId};
+use quicsand::{Size, TaskError, TaskErrorKind, ids::ClientId};
 
 use super::{BatchResult, Control, HoleInput, Job, Runner, Sandbox};
 use guest::{bytes, guest, job, load, numbers, raw, sandbox};
@@ -136,12 +137,35 @@ fn short_sleeps_come_to_their_end() {
 
 #[test]
 fn the_owners_time_cap_holds() {
-    let sandbox = sandbox(|config| config.time_cap = Some(Duration::from_millis(10)));
+    let sandbox = sandbox(|config| config.caps.timeout = Some(Duration::from_millis(10)));
     let mut job = job(&load(&sandbox, &guest(LOOP)), 0..2);
     job.options.timeout = Some(LONG);
     let result = run(&sandbox, &job);
     let kinds: Vec<_> = result.errors.iter().map(|error| error.error.kind.clone()).collect();
     assert_eq!(kinds, [TaskErrorKind::TimeLimit { limit_ms: 10 }, TaskErrorKind::TimeLimit { limit_ms: 10 }]);
+    let message = &result.errors[0].error.message;
+    assert_eq!(message, "the worker's owner allows 10ms (--timeout), the task asked for 60s");
+}
+
+#[test]
+fn the_owners_memory_cap_holds() {
+    let sandbox = sandbox(|config| config.caps.task_memory = Some(Size(1 << 20)));
+    let result = run(&sandbox, &job(&load(&sandbox, &guest("(call $grow_forever) (local.get $x)")), 0..1));
+    let error = &result.errors[0].error;
+    assert_eq!(error.kind, TaskErrorKind::MemoryLimit { limit: 1 << 20, peak: (1 << 20) + (8 << 16) });
+    assert_eq!(error.message, "the worker's owner allows 1MiB (--task-memory), the task asked for 1GiB");
+    assert!(error.to_string().contains("wanted 1536KiB of memory and may have 1MiB: the worker's owner allows 1MiB"), "{error}");
+}
+
+#[test]
+fn the_owners_log_cap_holds() {
+    let sandbox = sandbox(|config| config.caps.log_limit = Size(8));
+    let body = "(call $print) (call $print) (call $print) (unreachable)";
+    let result = run(&sandbox, &job(&load(&sandbox, &guest(body)), 0..1));
+    assert_eq!(
+        result.errors[0].error.log,
+        "(10B before this were not kept: the worker's owner allows 8B (--log-limit))\no\nhello\n"
+    );
 }
 
 #[test]
@@ -158,6 +182,7 @@ fn time_limits_are_for_one_item() {
 fn a_memory_hog_is_stopped() {
     let error = error_of("(call $grow_forever)", |job| job.options.memory = 2 << 20);
     assert_eq!(error.kind, TaskErrorKind::MemoryLimit { limit: 2 << 20, peak: (2 << 20) + (8 << 16) });
+    assert!(error.message.contains("the task asked for 2MiB, which #[task(memory"), "{}", error.message);
 }
 
 #[test]
@@ -208,10 +233,12 @@ fn exit_is_an_error() {
 
 #[test]
 fn large_results_are_refused() {
-    let sandbox = sandbox(|config| config.output_cap = 7);
+    let sandbox = sandbox(|config| config.caps.result_limit = Size(7));
     let result = run(&sandbox, &job(&load(&sandbox, &guest("(local.get $x)")), 0..2));
     assert_eq!(result.errors.len(), 2);
-    assert_eq!(result.errors[1].error.kind, TaskErrorKind::OutputLimit { limit: 7 });
+    let error = &result.errors[1].error;
+    assert_eq!(error.kind, TaskErrorKind::OutputLimit { limit: 7 });
+    assert_eq!(error.message, "a result of 8B, the worker's owner allows 7B (--result-limit)");
     assert_eq!(result.values.count(), 2);
 }
 
