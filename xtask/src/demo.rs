@@ -33,7 +33,9 @@ impl Demo {
         };
         set_up()?;
         eprintln!("xtask: the first build takes a few minutes: the sandbox brings a compiler");
-        run(&mut cargo(["build", "--release", "--package", "quicsand-worker", "--package", "quicsand-examples", "--bins"]))?;
+        let packages = ["--package", "quicsand-worker", "--package", "quicsand-examples"];
+        let needed = ["--bin", "quicsand", "--bin", "quickstart", "--bin", "zstack"];
+        run(cargo(["build", "--release"]).args(packages).args(needed))?;
         let shown = root().join("target/demo");
         std::fs::create_dir_all(&shown).with_context(|| format!("{} cannot be made", shown.display()))?;
         let (picture, table) = (shown.join("zstack.png"), shown.join("zstack.csv"));

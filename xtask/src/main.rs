@@ -24,7 +24,7 @@ struct Arguments {
 enum Chore {
     /// Make the toolchain ready that compiles tasks to WebAssembly; safe to run twice
     Setup,
-    /// Set up, build, and run both examples on a scheduler and two sandboxed workers of this machine
+    /// Set up, build, and run two examples on a scheduler and two sandboxed workers of this machine
     Demo(demo::Demo),
     /// Set up, and run all tests
     Test {
