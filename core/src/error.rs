@@ -109,6 +109,30 @@ pub enum ConnectError {
         /// Why.
         reason: String,
     },
+    /// The scheduler does not accept the token.
+    #[error("the scheduler at {address} does not accept the join token: {why}; `quicsand token create` makes another")]
+    TokenRefused {
+        /// The address.
+        address: String,
+        /// Why.
+        why: TokenRefusal,
+    },
+    /// The scheduler does not accept this peer's certificate, because it has expired, say.
+    #[error("the scheduler at {address} does not accept the certificate: {reason}; join again with a token")]
+    CertificateRefused {
+        /// The address.
+        address: String,
+        /// What it said.
+        reason: String,
+    },
+    /// An operator has revoked this peer's certificate.
+    #[error("an operator revoked this {role}'s certificate for the scheduler at {address}; only a new token lets it in again")]
+    Revoked {
+        /// The address.
+        address: String,
+        /// What this peer was.
+        role: &'static str,
+    },
     /// Whoever answers is not the scheduler that the token names.
     #[error("the server at {address} is not the scheduler that the token was made for: {reason}")]
     Certificate {
@@ -159,6 +183,24 @@ pub enum ConnectError {
         /// Why.
         reason: String,
     },
+}
+
+/// Why a scheduler does not accept a join token. Only who has a token's secret hears more than that it is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum TokenRefusal {
+    /// It never was this scheduler's, or not for this role, or was forgotten long after its end.
+    #[error("it is not known there")]
+    Unknown,
+    /// Its time is over.
+    #[error("it has expired")]
+    Expired,
+    /// It was good for one use.
+    #[error("it was good for one use and has been used")]
+    Used,
+    /// An operator revoked it.
+    #[error("it was revoked")]
+    Revoked,
 }
 
 impl From<ConnectError> for Error {

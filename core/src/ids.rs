@@ -1,8 +1,9 @@
 //! Names of things: peers, entries, keys, runs, tasks, modules. Owns no behaviour; knows nobody.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 macro_rules! number_id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -121,6 +122,59 @@ impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
+}
+
+/// Names a join token without giving it away: the beginning of its secret's hash.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TokenId(pub [u8; 8]);
+
+impl fmt::Display for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A text is not the hexadecimal name that it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("it does not have {digits} hexadecimal digits")]
+pub struct HexError {
+    /// Digits that such a name has.
+    pub digits: usize,
+}
+
+impl FromStr for Identity {
+    type Err = HexError;
+
+    fn from_str(text: &str) -> Result<Self, HexError> {
+        hex(text).map(Self)
+    }
+}
+
+impl FromStr for TokenId {
+    type Err = HexError;
+
+    fn from_str(text: &str) -> Result<Self, HexError> {
+        hex(text).map(Self)
+    }
+}
+
+fn hex<const N: usize>(text: &str) -> Result<[u8; N], HexError> {
+    let wrong = HexError { digits: 2 * N };
+    if text.len() != 2 * N || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Err(wrong);
+    }
+    let mut bytes = [0; N];
+    for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+        let digits = std::str::from_utf8(digits).map_err(|_| wrong)?;
+        *byte = u8::from_str_radix(digits, 16).map_err(|_| wrong)?;
+    }
+    Ok(bytes)
 }
 
 /// A task's identity: a hash of its path, place and signature, equal in the program and in its module.

@@ -65,7 +65,7 @@ pub use client::{
     ArgWriter, AsCompleted, BatchedMap, Call, Client, ClientBuilder, Count, Future, Futures, Gather, IntoArg, IntoArgs, IntoIter,
     Status,
 };
-pub use error::{ConnectError, Error, Result, TaskError, TaskErrorKind};
+pub use error::{ConnectError, Error, Result, TaskError, TaskErrorKind, TokenRefusal};
 pub use limits::{DEFAULT_MEMORY, DEFAULT_TIMEOUT, Options, Size, SizeError};
 pub use module::Module;
 pub use quicsand_macros::{embed, main, task};

@@ -82,6 +82,11 @@ fn pair(piece: TokenStream) -> Result<(String, Span, Asked), Error> {
     let mut tokens = piece.into_iter();
     let mut name = String::new();
     for token in tokens.by_ref() {
+        let is_word = matches!(token, TokenTree::Ident(_) | TokenTree::Literal(_));
+        if is_word && name.ends_with(|c: char| c.is_alphanumeric() || c == '_') {
+            // Two words: what is between them cannot be in a name.
+            name.push(' ');
+        }
         match token {
             TokenTree::Punct(punct) if punct.as_char() == '=' => {
                 let name = checked(name, start)?;
@@ -167,7 +172,7 @@ mod tests {
         check("gpu = 1, gpu = 2, gpu = \"x\"", &["`gpu` is asked for twice"; 2]);
         check("gpu = 1u8, (x) = 1, = 1", &["expected", "expected", "the name of a label"]);
         check("gpu = 99999999999999999999", &["this amount is too large"]);
-        check("a + b = 1, \"z z\" = 1", &["the name of a label"; 2]);
+        check("a + b = 1, \"z z\" = 1, my label = 1", &["the name of a label"; 3]);
         check(&(0..33).map(|i| format!("n{i} = 1,")).collect::<String>(), &["a task can ask for at most 32"]);
         check(&format!("{} = 1", "n".repeat(65)), &["the name of a label"]);
     }

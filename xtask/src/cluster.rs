@@ -24,7 +24,8 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts a scheduler on a free port of this machine and `workers` workers of one slot each.
     pub(crate) fn start(quicsand: &Path, workers: usize) -> Result<Self> {
-        let (scheduler, joining) = Process::start(Command::new(quicsand).args(["scheduler", "--listen", "127.0.0.1:0"]))?;
+        let (scheduler, joining) =
+            Process::start(Command::new(quicsand).args(["scheduler", "--ephemeral", "--listen", "127.0.0.1:0"]))?;
         let text = |name| {
             let value = joining.get(name).and_then(Value::as_str).map(str::to_owned);
             value.ok_or_else(|| anyhow!("the scheduler announced no `{name}`"))

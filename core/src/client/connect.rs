@@ -26,6 +26,8 @@ const LOCAL_CREDIT: u64 = 1 << 50;
 const ENV_SCHEDULER: &str = "QUICSAND_SCHEDULER";
 /// Environment variable: a join token of the role client.
 const ENV_TOKEN: &str = "QUICSAND_TOKEN";
+/// Environment variable: a file that has one.
+const ENV_TOKEN_FILE: &str = "QUICSAND_TOKEN_FILE";
 
 impl Client {
     /// A client whose calls run in this process, as native functions, on as many threads as there are processors.
@@ -71,8 +73,10 @@ impl Client {
         self
     }
 
-    /// In-process, unless the environment variable `QUICSAND_SCHEDULER` names a fleet's scheduler (`HOST:PORT`); then `QUICSAND_TOKEN` must
-    /// hold a join token of the role client.
+    /// In-process, unless the environment variable `QUICSAND_SCHEDULER` names a fleet's scheduler (`HOST:PORT`). Then `QUICSAND_TOKEN` holds a
+    /// join token of the role client, or `QUICSAND_TOKEN_FILE` names a file that does. Neither is needed where an earlier run has left a
+    /// certificate for that address that is still good: it is kept in the user's state directory (`QUICSAND_STATE`, or `quicsand` under
+    /// `XDG_STATE_HOME` or `~/.local/state`) unless the scheduler itself keeps nothing.
     ///
     /// # Errors
     /// As [`Client::connect`], if there is a fleet to connect to.
@@ -101,7 +105,8 @@ impl ClientBuilder {
         self
     }
 
-    /// The join token; by default that of `QUICSAND_TOKEN`.
+    /// The join token; by default that of `QUICSAND_TOKEN`, or the one in the file that `QUICSAND_TOKEN_FILE` names, or none: then the
+    /// certificate that an earlier run left has to do.
     pub fn token(mut self, token: &str) -> Self {
         self.token = Some(token.to_owned());
         self
@@ -127,14 +132,14 @@ impl ClientBuilder {
     pub fn connect(self) -> Result<Client> {
         super::not_in_task()?;
         let address = setting(self.address, ENV_SCHEDULER, "name the scheduler, HOST:PORT")?;
-        let token = setting(self.token, ENV_TOKEN, "set it to a client token; `quicsand scheduler` prints one")?;
+        let token = find_token(self.token)?;
         let program = Program::new(self.module.unwrap_or_else(super::default_module))?;
         let name = self.name.unwrap_or_else(|| {
             let program = std::env::current_exe().ok();
             let program = program.as_deref().and_then(std::path::Path::file_name).unwrap_or_default();
             format!("{}/{}", program.to_string_lossy(), std::process::id())
         });
-        let settings = crate::net::client::ConnectSettings { address, token, name };
+        let settings = crate::net::client::ConnectSettings { address, token, state: crate::net::state_directory(), name };
         // The client's number comes with the welcome, before which nothing is delivered.
         let shared = Shared::new(Bookkeeping::new(ClientId(0), 0), false);
         let connected = crate::net::client::connect(&settings, program.shipment(), shared.inbox(&settings.address))?;
@@ -159,6 +164,18 @@ impl ClientBuilder {
 fn setting(given: Option<String>, name: &str, reason: &str) -> Result<String, ConnectError> {
     let found = given.or_else(|| std::env::var(name).ok()).filter(|value| !value.is_empty());
     found.ok_or_else(|| ConnectError::Setting { name: name.to_owned(), reason: reason.to_owned() })
+}
+
+#[cfg(all(feature = "net", not(target_family = "wasm")))]
+fn find_token(given: Option<String>) -> Result<Option<String>, ConnectError> {
+    if let Some(token) = given.or_else(|| std::env::var(ENV_TOKEN).ok()).filter(|value| !value.trim().is_empty()) {
+        return Ok(Some(token));
+    }
+    let Some(path) = std::env::var_os(ENV_TOKEN_FILE).filter(|path| !path.is_empty()) else { return Ok(None) };
+    std::fs::read_to_string(&path).map(Some).map_err(|error| ConnectError::Setting {
+        name: ENV_TOKEN_FILE.to_owned(),
+        reason: format!("{} cannot be read: {error}", std::path::Path::new(&path).display()),
+    })
 }
 
 /// What a task gets that wants a client's services.

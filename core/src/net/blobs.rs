@@ -117,6 +117,15 @@ pub(crate) async fn get(connection: &Connection, request: &BlobRequest, expected
     read_body(&mut answer.body, answer.len, answer.hash).await
 }
 
+/// Asks for bytes that nobody knows before; only their length is limited. Dropping this future abandons the stream.
+pub(crate) async fn get_small(connection: &Connection, request: &BlobRequest, limit: u64) -> Result<Bytes, BlobError> {
+    let mut answer = ask(connection, request, STALL).await?;
+    if answer.len > limit {
+        return Err(BlobError::TooLarge { len: answer.len, limit });
+    }
+    read_body(&mut answer.body, answer.len, answer.hash).await
+}
+
 /// An answer whose bytes are still to be read.
 pub(crate) struct Answer {
     pub(crate) len: u64,

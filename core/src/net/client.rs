@@ -2,8 +2,9 @@
 
 use std::{
     future::Future,
+    path::PathBuf,
     sync::{Arc, mpsc},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -15,9 +16,9 @@ use super::{
     background::{Background, Stop},
     blobs::{self, BlobError},
     control::{self, Inlet, Outbox},
-    join::{self, Greeted, greet, start_failed, wrong_welcome},
+    join::{self, Approached, Greeted, start_failed, wrong_welcome},
+    pass::Pass,
     peers::Peers,
-    token::read_token,
     transport::Close,
 };
 use crate::{
@@ -40,8 +41,10 @@ const FAREWELL: Duration = Duration::from_millis(500);
 pub(crate) struct ConnectSettings {
     /// `HOST:PORT`.
     pub(crate) address: String,
-    /// A client's join token.
-    pub(crate) token: String,
+    /// A client's join token; without one, the certificate of an earlier run has to do.
+    pub(crate) token: Option<String>,
+    /// Where certificates are kept for later runs.
+    pub(crate) state: Option<PathBuf>,
     /// For people: shows up in the scheduler's log.
     pub(crate) name: String,
 }
@@ -69,10 +72,10 @@ pub(crate) fn connect(settings: &ConnectSettings, program: Program, inbox: Arc<d
     let (written, received, blamed) = (outbox.clone(), Arc::clone(&inbox), fault.clone());
     let background = Background::start("quicsand-net", 1, move |stop| async move {
         match enter(&settings, program).await {
-            Ok((greeted, peers, client, credit)) => {
+            Ok((greeted, pass, peers, client, credit)) => {
                 let peers = Arc::new(peers);
                 if ready.send(Ok((client, credit, Arc::clone(&peers)))).is_ok() {
-                    run(greeted, &written, received, &blamed, stop).await;
+                    run(greeted, &pass, &written, received, &blamed, stop).await;
                 }
             }
             // Nobody waits any more only if the caller's thread is gone.
@@ -86,25 +89,28 @@ pub(crate) fn connect(settings: &ConnectSettings, program: Program, inbox: Arc<d
     Ok(Connected { client, credit, backend })
 }
 
-async fn enter(settings: &ConnectSettings, program: Program) -> Result<(Greeted, Peers, ClientId, u64), ConnectError> {
-    let token = read_token(&settings.token, Role::Client)?;
-    let (endpoint, address, credentials) = join::join(&settings.address, &token).await?;
-    let hello =
-        Hello { protocol: PROTOCOL, abi: abi::VERSION, name: settings.name.clone(), worker: None, module: Some(program.hash) };
-    let greeted = greet(&endpoint, &address, &credentials, &hello).await?;
+async fn enter(settings: &ConnectSettings, program: Program) -> Result<(Greeted, Pass, Peers, ClientId, u64), ConnectError> {
+    let ConnectSettings { address, token, state, name } = settings;
+    let pass = Pass::new(address, &[Role::Client], token.as_deref(), state.clone(), SystemTime::now())?;
+    let hello = |_: &Approached| {
+        let (abi, name, module) = (abi::VERSION, name.clone(), Some(program.hash));
+        Ok(Hello { protocol: PROTOCOL, abi, name, worker: None, module, operator: false })
+    };
+    let greeted = join::enter(&pass, hello).await?;
+    let Approached { endpoint, address, keyring, connection } = &greeted.approached;
     let Welcome::Client { id, credit, module_wanted } = greeted.welcome else {
-        return Err(wrong_welcome(&address));
+        return Err(wrong_welcome(address));
     };
     if module_wanted {
-        upload_module(&greeted.connection, program).await.map_err(|error| match error {
+        upload_module(connection, program).await.map_err(|error| match error {
             BlobError::Refused { reason } => ConnectError::BadModule { reason },
             other => {
                 ConnectError::Unreachable { address: address.text.clone(), reason: format!("the module was not sent: {other}") }
             }
         })?;
     }
-    let peers = Peers::new(endpoint, &credentials, greeted.connection.clone()).map_err(start_failed)?;
-    Ok((greeted, peers, id, credit))
+    let peers = Peers::new(endpoint.clone(), keyring, connection.clone()).map_err(start_failed)?;
+    Ok((greeted, pass, peers, id, credit))
 }
 
 async fn upload_module(connection: &Connection, program: Program) -> Result<(), BlobError> {
@@ -113,15 +119,20 @@ async fn upload_module(connection: &Connection, program: Program) -> Result<(), 
 }
 
 /// Pumps messages until the connection ends or is to end, says goodbye, and stays for what is still asked of it until told to go.
-async fn run(greeted: Greeted, outbox: &Outbox, inbox: Arc<dyn Inbox>, fault: &Fault, mut stop: Stop) {
-    let Greeted { endpoint, connection, send, recv, .. } = greeted;
+async fn run(greeted: Greeted, pass: &Pass, outbox: &Outbox, inbox: Arc<dyn Inbox>, fault: &Fault, mut stop: Stop) {
+    let Greeted { approached: Approached { endpoint, address, keyring, connection }, send, recv, .. } = greeted;
     let (writer, written) = (outbox.clone(), connection.clone());
     tokio::spawn(async move {
         if let Err(error) = writer.write_to(send).await {
             Close::Stalled.close(&written, &error.to_string());
         }
     });
+    let certified = async {
+        join::keep_certified(pass, &endpoint, &address, &keyring).await;
+        std::future::pending().await
+    };
     tokio::select! {
+        () = certified => {}
         reason = receive(Inlet::new(recv), inbox.as_ref()) => {
             let closed = || connection.close_reason().map_or(reason, |error| error.to_string());
             let reason = fault.take().unwrap_or_else(closed);

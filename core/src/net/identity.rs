@@ -19,6 +19,9 @@ const SUBJECT_ALT_NAME: [u8; 3] = [0x55, 0x1d, 0x11];
 /// A URI among them.
 const URI: u8 = 0x86;
 
+/// Everybody's.
+pub(crate) const ROLES: [Role; 3] = [Role::Client, Role::Worker, Role::Operator];
+
 /// A key, its certificate, and the CA that both sides trust.
 #[derive(Debug)]
 pub(crate) struct Credentials {
@@ -46,7 +49,7 @@ impl Bearer {
         format!("quicsand://{}/{}", role_name(self.role), self.identity)
     }
 
-    /// Whom a certificate names; to be asked of one whose signature was checked. `None` if it names neither client nor worker.
+    /// Whom a certificate names; to be asked of one whose signature was checked. `None` if it names no role.
     pub(crate) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let mut tbs = Der(certificate).sequence()?.sequence()?;
         let extensions = tbs.find(|element| element.tag == 0xa3)?.content;
@@ -62,15 +65,8 @@ impl Bearer {
 
     fn parse(uri: &[u8]) -> Option<Self> {
         let (role, hex) = std::str::from_utf8(uri).ok()?.strip_prefix("quicsand://")?.split_once('/')?;
-        let role = [Role::Client, Role::Worker].into_iter().find(|&known| role_name(known) == role)?;
-        let mut identity = [0; 16];
-        if hex.len() != 32 || !hex.is_ascii() {
-            return None;
-        }
-        for (byte, digits) in identity.iter_mut().zip(hex.as_bytes().chunks(2)) {
-            *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-        }
-        Some(Self { role, identity: Identity(identity) })
+        let role = ROLES.into_iter().find(|&known| role_name(known) == role)?;
+        Some(Self { role, identity: hex.parse().ok()? })
     }
 }
 
@@ -79,6 +75,7 @@ pub(crate) fn role_name(role: Role) -> &'static str {
     match role {
         Role::Client => "client",
         Role::Worker => "worker",
+        Role::Operator => "operator",
     }
 }
 

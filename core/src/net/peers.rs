@@ -9,8 +9,8 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     blobs::{self, BlobError, Expected, MAX_VALUE_BYTES},
-    identity::Credentials,
-    tls, transport,
+    tls::{self, Keyring},
+    transport,
 };
 use crate::{
     ids::{Hash, Key},
@@ -39,8 +39,8 @@ enum Link {
 }
 
 impl Peers {
-    pub(crate) fn new(endpoint: Endpoint, credentials: &Credentials, scheduler: Connection) -> Result<Self, rustls::Error> {
-        Ok(Self { endpoint, config: tls::main_client(credentials)?, scheduler, links: Mutex::default() })
+    pub(crate) fn new(endpoint: Endpoint, keyring: &Arc<Keyring>, scheduler: Connection) -> Result<Self, rustls::Error> {
+        Ok(Self { endpoint, config: tls::main_client(keyring)?, scheduler, links: Mutex::default() })
     }
 
     /// Fetches a value from the first place that has it, the scheduler last. Length and hash are checked.

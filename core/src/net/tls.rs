@@ -3,22 +3,25 @@
 //!
 //! | connection | client shows | server shows |
 //! | --- | --- | --- |
-//! | join (`quicsand-join/1`) | nothing | a certificate for [`SCHEDULER_HOST`], and the CA whose fingerprint the token names |
+//! | join (`quicsand-join/1`), with a token | nothing | a certificate for [`SCHEDULER_HOST`], and the CA whose fingerprint the token names |
+//! | join, with a certificate | a certificate of the CA | a certificate of the CA for [`SCHEDULER_HOST`] |
 //! | main (`quicsand/1`), to the scheduler | a certificate of the CA | a certificate of the CA for [`SCHEDULER_HOST`] |
 //! | main, to a worker | a certificate of the CA | a certificate of the CA for [`WORKER_HOST`] |
 
 use std::sync::Arc;
 
+use parking_lot::RwLock;
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
     client::{
-        Resumption, WebPkiServerVerifier,
+        ResolvesClientCert, Resumption, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, ring},
-    pki_types::{CertificateDer, ServerName, UnixTime},
-    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
+    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier},
+    sign::{CertifiedKey, SingleCertAndKey},
     version::TLS13,
 };
 
@@ -34,12 +37,14 @@ pub(crate) const SCHEDULER_HOST: &str = "scheduler.quicsand";
 /// Every worker's.
 pub(crate) const WORKER_HOST: &str = "worker.quicsand";
 const CLIENT_HOST: &str = "client.quicsand";
+const OPERATOR_HOST: &str = "operator.quicsand";
 
 /// The name in a peer's certificate that its role has.
 pub(crate) fn role_host(role: Role) -> &'static str {
     match role {
         Role::Client => CLIENT_HOST,
         Role::Worker => WORKER_HOST,
+        Role::Operator => OPERATOR_HOST,
     }
 }
 
@@ -75,26 +80,97 @@ pub(crate) fn join_client(fingerprint: Hash) -> Result<Arc<QuicClientConfig>, Er
     quic_client(config, ALPN_JOIN)
 }
 
-/// For a certified peer: trusts the cluster's CA, and shows its own certificate.
-pub(crate) fn main_client(credentials: &Credentials) -> Result<Arc<QuicClientConfig>, Error> {
+/// For asking for another certificate: trusts the cluster's CA, and shows the present one.
+pub(crate) fn renewal_client(keyring: &Arc<Keyring>) -> Result<Arc<QuicClientConfig>, Error> {
+    certified_client(keyring, ALPN_JOIN)
+}
+
+/// For a certified peer: trusts the cluster's CA, and shows whatever certificate it has at the time.
+pub(crate) fn main_client(keyring: &Arc<Keyring>) -> Result<Arc<QuicClientConfig>, Error> {
+    certified_client(keyring, ALPN_MAIN)
+}
+
+fn certified_client(keyring: &Arc<Keyring>, alpn: &[u8]) -> Result<Arc<QuicClientConfig>, Error> {
     let config = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
-        .with_root_certificates(roots(&credentials.ca)?)
-        .with_client_auth_cert(vec![credentials.certificate.clone()], credentials.key.clone_key())?;
-    quic_client(config, ALPN_MAIN)
+        .with_root_certificates(roots(&keyring.ca)?)
+        .with_client_cert_resolver(Arc::clone(keyring) as Arc<_>);
+    quic_client(config, alpn)
 }
 
 /// For the scheduler: certified peers, and such as want to be.
 pub(crate) fn scheduler_server(credentials: &Credentials) -> Result<Arc<QuicServerConfig>, Error> {
     let verifier =
-        client_verifier(credentials)?.allow_unauthenticated().build().map_err(|error| Error::General(error.to_string()))?;
-    quic_server(credentials, verifier, &[ALPN_MAIN, ALPN_JOIN])
+        client_verifier(&credentials.ca)?.allow_unauthenticated().build().map_err(|error| Error::General(error.to_string()))?;
+    let chain = vec![credentials.certificate.clone(), credentials.ca.clone()];
+    let shown = CertifiedKey::from_der(chain, credentials.key.clone_key(), &provider())?;
+    let shown = SingleCertAndKey::from(shown);
+    quic_server(Arc::new(shown), verifier, &[ALPN_MAIN, ALPN_JOIN])
 }
 
-/// For a worker: certified peers only.
-pub(crate) fn worker_server(credentials: &Credentials) -> Result<Arc<QuicServerConfig>, Error> {
-    let verifier = client_verifier(credentials)?.build().map_err(|error| Error::General(error.to_string()))?;
-    quic_server(credentials, verifier, &[ALPN_MAIN])
+/// For a worker, who shows whatever certificate it has at the time: certified peers only.
+pub(crate) fn worker_server(keyring: &Arc<Keyring>) -> Result<Arc<QuicServerConfig>, Error> {
+    let verifier = client_verifier(&keyring.ca)?.build().map_err(|error| Error::General(error.to_string()))?;
+    quic_server(Arc::clone(keyring) as Arc<_>, verifier, &[ALPN_MAIN])
+}
+
+/// The certificate that a peer shows, as client and server. Configurations made with it show the new one once it is
+/// [replaced](Keyring::replace), to new connections; those that there are stay as they are.
+pub(crate) struct Keyring {
+    ca: CertificateDer<'static>,
+    shown: RwLock<Arc<CertifiedKey>>,
+}
+
+impl Keyring {
+    /// Fails if the key is not the certificate's.
+    pub(crate) fn new(credentials: Credentials) -> Result<Self, Error> {
+        let Credentials { certificate, key, ca } = credentials;
+        Ok(Self { ca, shown: RwLock::new(certified(certificate, key)?) })
+    }
+
+    /// Shows another certificate from now on.
+    pub(crate) fn replace(&self, certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>) -> Result<(), Error> {
+        *self.shown.write() = certified(certificate, key)?;
+        Ok(())
+    }
+
+    /// The cluster's.
+    pub(crate) fn ca(&self) -> &CertificateDer<'static> {
+        &self.ca
+    }
+
+    /// The one that is shown now.
+    pub(crate) fn certificate(&self) -> Option<CertificateDer<'static>> {
+        self.shown.read().cert.first().cloned()
+    }
+}
+
+impl std::fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keyring")
+            .field("bearer", &self.certificate().and_then(|shown| Bearer::of(&shown)))
+            .finish_non_exhaustive()
+    }
+}
+
+impl ResolvesClientCert for Keyring {
+    fn resolve(&self, _root_hint_subjects: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.shown.read()))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+impl ResolvesServerCert for Keyring {
+    fn resolve(&self, _client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.shown.read()))
+    }
+}
+
+fn certified(certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>) -> Result<Arc<CertifiedKey>, Error> {
+    CertifiedKey::from_der(vec![certificate], key, &provider()).map(Arc::new)
 }
 
 /// What an established connection is for.
@@ -128,9 +204,9 @@ fn web_pki(ca: &CertificateDer<'_>) -> Result<Arc<WebPkiServerVerifier>, Error> 
     WebPkiServerVerifier::builder_with_provider(roots(ca)?, provider()).build().map_err(|error| Error::General(error.to_string()))
 }
 
-fn client_verifier(credentials: &Credentials) -> Result<rustls::server::ClientCertVerifierBuilder, Error> {
+fn client_verifier(ca: &CertificateDer<'_>) -> Result<rustls::server::ClientCertVerifierBuilder, Error> {
     let none: [DistinguishedName; 0] = [];
-    Ok(WebPkiClientVerifier::builder_with_provider(roots(&credentials.ca)?, provider()).add_root_hint_subjects(none))
+    Ok(WebPkiClientVerifier::builder_with_provider(roots(ca)?, provider()).add_root_hint_subjects(none))
 }
 
 fn quic_client(mut config: rustls::ClientConfig, alpn: &[u8]) -> Result<Arc<QuicClientConfig>, Error> {
@@ -141,15 +217,14 @@ fn quic_client(mut config: rustls::ClientConfig, alpn: &[u8]) -> Result<Arc<Quic
 }
 
 fn quic_server(
-    credentials: &Credentials,
+    shown: Arc<dyn ResolvesServerCert>,
     verifier: Arc<dyn ClientCertVerifier>,
     alpn: &[&[u8]],
 ) -> Result<Arc<QuicServerConfig>, Error> {
-    let chain = vec![credentials.certificate.clone(), credentials.ca.clone()];
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(chain, credentials.key.clone_key())?;
+        .with_cert_resolver(shown);
     config.alpn_protocols = alpn.iter().map(|alpn| alpn.to_vec()).collect();
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;

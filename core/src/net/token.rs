@@ -8,7 +8,11 @@ use std::{fmt, str::FromStr};
 use thiserror::Error;
 
 use super::identity::role_name;
-use crate::{ConnectError, ids::Hash, wire::Role};
+use crate::{
+    ConnectError,
+    ids::{Hash, TokenId},
+    wire::Role,
+};
 
 const PREFIX: &str = "qs1-";
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -59,11 +63,18 @@ pub enum TokenError {
 }
 
 impl Token {
+    /// Its name, which is no secret.
+    #[must_use]
+    pub fn id(&self) -> TokenId {
+        token_id(digest(&self.secret))
+    }
+
     fn body(&self) -> [u8; BODY_BYTES] {
         let mut body = [0; BODY_BYTES];
         body[0] = match self.role {
             Role::Client => 1,
             Role::Worker => 2,
+            Role::Operator => 3,
         };
         body[1..33].copy_from_slice(&self.fingerprint.0);
         body[33..65].copy_from_slice(&self.secret);
@@ -73,12 +84,26 @@ impl Token {
     }
 }
 
-/// Reads what a user gave as a token, for use in one role.
-pub(crate) fn read_token(text: &str, role: Role) -> Result<Token, ConnectError> {
+/// What a scheduler keeps of a secret.
+pub(crate) fn digest(secret: &[u8; 32]) -> Hash {
+    // The prefix keeps it apart from hashes of anything else.
+    Hash::of(&[&b"quicsand token"[..], secret].concat())
+}
+
+/// The name of the token whose secret has that digest.
+pub(crate) fn token_id(digest: Hash) -> TokenId {
+    let mut id = [0; 8];
+    id.copy_from_slice(&digest.0[..8]);
+    TokenId(id)
+}
+
+/// Reads what a user gave as a token, for use where one of these roles is needed.
+pub(crate) fn read_token(text: &str, roles: &[Role]) -> Result<Token, ConnectError> {
     let token = text.parse::<Token>().map_err(|error| ConnectError::Token { reason: error.to_string() })?;
-    if token.role != role {
-        let (is, wanted) = (role_name(token.role), role_name(role));
-        return Err(ConnectError::Token { reason: format!("it is a {is}'s token, and a {wanted}'s is needed here") });
+    if !roles.contains(&token.role) {
+        let wanted: Vec<String> = roles.iter().map(|&role| format!("the {}'s", role_name(role))).collect();
+        let (is, wanted) = (role_name(token.role), wanted.join(" or "));
+        return Err(ConnectError::Token { reason: format!("it is the {is}'s token, and {wanted} is needed here") });
     }
     Ok(token)
 }
@@ -131,6 +156,7 @@ impl FromStr for Token {
         let role = match body[0] {
             1 => Role::Client,
             2 => Role::Worker,
+            3 => Role::Operator,
             _ => return Err(TokenError::Role),
         };
         let (mut fingerprint, mut secret) = ([0; 32], [0; 32]);
@@ -186,8 +212,8 @@ mod tests {
             &text.replacen(&text[9..10], "é", 1),
             TokenError::Character { position: text.find(&text[9..10]).expect("there") + 1, character: 'é' },
         );
-        assert!(read_token(&text, Role::Worker).is_ok());
-        let error = read_token(&text, Role::Client).expect_err("another role").to_string();
-        assert!(error.contains("worker's token"), "{error}");
+        assert!(read_token(&text, &[Role::Worker]).is_ok());
+        let error = read_token(&text, &[Role::Operator, Role::Client]).expect_err("another role").to_string();
+        assert!(error.contains("the worker's token, and the operator's or the client's is"), "{error}");
     }
 }

@@ -2,7 +2,12 @@
 //!
 //! One endpoint dials the scheduler and serves other peers; a second one serves if the owner gives an address for it.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use quinn::{Connection, Endpoint};
@@ -12,19 +17,18 @@ use tokio::{task::JoinSet, time::timeout};
 use super::{
     blobs::{self, BlobError, Expected, Incoming, MAX_MODULE_BYTES, MAX_VALUE_BYTES},
     control::{Inlet, Outbox},
-    identity::Credentials,
-    join::{self, Address, greet, start_failed, wrong_welcome},
+    join::{self, Approached, start_failed, wrong_welcome},
+    pass::Pass,
     peers::Peers,
     room::Reserved,
     tls,
-    token::read_token,
     transport::{self, Close},
 };
 use crate::{
-    ConnectError, abi,
+    ConnectError, abi, codec,
     ids::{Hash, Identity, Key, WorkerId},
     wire::{
-        FrameError, FromWorker, Hello, PROTOCOL, Role, ToWorker, Welcome, WorkerHello,
+        FrameError, FromWorker, Hello, LogLine, LogQuery, PROTOCOL, Role, ToWorker, Welcome, WorkerHello,
         blob::{BlobReply, BlobRequest, Place},
     },
 };
@@ -39,8 +43,10 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 pub struct WorkerSettings {
     /// The scheduler's `HOST:PORT`.
     pub address: String,
-    /// A worker's join token.
-    pub token: String,
+    /// A worker's join token; without one, the certificate of an earlier run has to do.
+    pub token: Option<String>,
+    /// The directory in which certificates are kept for later runs; nowhere without one.
+    pub state: Option<PathBuf>,
     /// For people: host and process.
     pub name: String,
     /// Items that it runs at a time; at least 1.
@@ -74,6 +80,9 @@ pub trait BlobStore: Send + Sync + 'static {
     /// # Errors
     /// With the reason why it is not taken, for the peer.
     fn write(&self, key: Key, bytes: Bytes, hash: Hash) -> Result<(), String>;
+
+    /// Lines that tasks printed here, the latest last, of [`LOG_BYTES`](crate::wire::LOG_BYTES) of text at most.
+    fn log(&self, query: &LogQuery) -> Vec<LogLine>;
 }
 
 /// The connection to the scheduler is gone.
@@ -109,46 +118,60 @@ pub struct WorkerBlobs {
     peers: Arc<Peers>,
 }
 
+/// What a worker gets in with: its token, and the certificate that it got by it, which outlives connections.
+pub struct WorkerPass {
+    pass: Arc<Pass>,
+}
+
+impl WorkerPass {
+    /// The settings' token, and what an earlier run kept.
+    ///
+    /// # Errors
+    /// [`ConnectError::Token`] when the token is none, or for another role, or there is none and not exactly one kept certificate fits the
+    /// address.
+    pub fn new(settings: &WorkerSettings) -> Result<Self, ConnectError> {
+        let WorkerSettings { address, token, state, .. } = settings;
+        let pass = Pass::new(address, &[Role::Worker], token.as_deref(), state.clone(), SystemTime::now())?;
+        Ok(Self { pass: Arc::new(pass) })
+    }
+}
+
 /// Joins a fleet and starts to serve the store to it.
 ///
 /// # Errors
 /// Any of [`ConnectError`]'s network variants; [`ConnectError::Start`] when `listen` cannot be bound.
-pub async fn join(settings: &WorkerSettings, store: Arc<dyn BlobStore>) -> Result<WorkerLink, ConnectError> {
-    let token = read_token(&settings.token, Role::Worker)?;
-    let (endpoint, address, credentials) = join::join(&settings.address, &token).await?;
+pub async fn join(settings: &WorkerSettings, pass: &WorkerPass, store: Arc<dyn BlobStore>) -> Result<WorkerLink, ConnectError> {
+    let pass = Arc::clone(&pass.pass);
     let grant_secret = tls::random().ok_or_else(|| start_failed("the system gives no random numbers"))?;
-    let server = serving_endpoint(settings.listen, &endpoint, &credentials, &address)?;
-    let hello = Hello {
-        protocol: PROTOCOL,
-        abi: abi::VERSION,
-        name: settings.name.clone(),
-        worker: Some(WorkerHello {
-            slots: settings.slots,
-            memory: settings.memory,
-            arch: settings.arch.clone(),
-            listen: server.local_addr().ok(),
-            grant_secret,
-            labels: settings.labels.clone(),
-            resources: settings.resources.clone(),
-        }),
-        module: None,
-    };
-    let greeted = greet(&endpoint, &address, &credentials, &hello).await?;
+    let mut serving = None;
+    let greeted = join::enter(&pass, |approached| {
+        // Before another one is bound to the same address.
+        drop(serving.take());
+        let server = serving_endpoint(settings.listen, approached)?;
+        let listen = server.local_addr().ok();
+        serving = Some(server);
+        Ok(hello(settings, listen, grant_secret))
+    });
+    let greeted = greeted.await?;
+    let Approached { endpoint, address, keyring, connection } = greeted.approached;
+    let server = serving.unwrap_or_else(|| endpoint.clone());
     let Welcome::Worker { id, heartbeat_ms } = greeted.welcome else {
         return Err(wrong_welcome(&address));
     };
-    let peers = Peers::new(endpoint.clone(), &credentials, greeted.connection.clone()).map_err(start_failed)?;
+    let peers = Peers::new(endpoint.clone(), &keyring, connection.clone()).map_err(start_failed)?;
     let outbox = Outbox::new();
-    let sender = WorkerSender { outbox: outbox.clone(), connection: greeted.connection.clone() };
+    let sender = WorkerSender { outbox: outbox.clone(), connection: connection.clone() };
     let mut tasks = JoinSet::new();
-    let (send, connection) = (greeted.send, greeted.connection.clone());
+    tasks.spawn(serve_connection(connection.clone(), Arc::clone(&store), None));
+    tasks.spawn(serve_endpoint(server.clone(), store, grant_secret));
+    let send = greeted.send;
     tasks.spawn(async move {
         if let Err(error) = outbox.write_to(send).await {
             Close::Stalled.close(&connection, &error.to_string());
         }
     });
-    tasks.spawn(serve_connection(greeted.connection.clone(), Arc::clone(&store), None));
-    tasks.spawn(serve_endpoint(server.clone(), store, grant_secret));
+    let dialling = endpoint.clone();
+    tasks.spawn(async move { join::keep_certified(&pass, &dialling, &address, &keyring).await });
     Ok(WorkerLink {
         id,
         heartbeat: Duration::from_millis(heartbeat_ms),
@@ -157,6 +180,20 @@ pub async fn join(settings: &WorkerSettings, store: Arc<dyn BlobStore>) -> Resul
         blobs: WorkerBlobs { peers: Arc::new(peers) },
         served: Served { endpoints: [endpoint, server], _tasks: tasks },
     })
+}
+
+fn hello(settings: &WorkerSettings, listen: Option<SocketAddr>, grant_secret: [u8; 32]) -> Hello {
+    let worker = WorkerHello {
+        slots: settings.slots,
+        memory: settings.memory,
+        arch: settings.arch.clone(),
+        listen,
+        grant_secret,
+        labels: settings.labels.clone(),
+        resources: settings.resources.clone(),
+    };
+    let (abi, name) = (abi::VERSION, settings.name.clone());
+    Hello { protocol: PROTOCOL, abi, name, worker: Some(worker), module: None, operator: false }
 }
 
 impl WorkerLink {
@@ -258,18 +295,14 @@ impl Drop for Served {
 }
 
 /// The endpoint that others come to: the one that there is, unless its owner wants another.
-fn serving_endpoint(
-    listen: Option<SocketAddr>,
-    endpoint: &Endpoint,
-    credentials: &Credentials,
-    scheduler: &Address,
-) -> Result<Endpoint, ConnectError> {
-    let crypto = tls::worker_server(credentials).map_err(start_failed)?;
+fn serving_endpoint(listen: Option<SocketAddr>, approached: &Approached) -> Result<Endpoint, ConnectError> {
+    let Approached { endpoint, address, keyring, .. } = approached;
+    let crypto = tls::worker_server(keyring).map_err(start_failed)?;
     match listen {
-        Some(address) => transport::endpoint(address, Some(&crypto))
-            .map_err(|error| ConnectError::Start { what: format!("serving values at {address}"), reason: error.to_string() }),
+        Some(listen) => transport::endpoint(listen, Some(&crypto))
+            .map_err(|error| ConnectError::Start { what: format!("serving values at {listen}"), reason: error.to_string() }),
         None => {
-            let near = scheduler.socket.ip().is_loopback();
+            let near = address.socket.ip().is_loopback();
             endpoint.set_server_config(Some(transport::server_config(&crypto, near)));
             Ok(endpoint.clone())
         }
@@ -325,6 +358,17 @@ async fn serve(mut incoming: Incoming, store: &dyn BlobStore, peer: Option<([u8;
             Ok(()) => incoming.reply(&BlobReply::Taken).await,
             Err(reason) => incoming.refuse(reason).await,
         },
+        BlobRequest::GetLog(_) if peer.is_some() => incoming.refuse("only the scheduler may ask for that").await,
+        BlobRequest::GetLog(query) => {
+            let mut bytes = Vec::new();
+            match codec::encode_into(&store.log(&query), &mut bytes) {
+                Ok(()) => {
+                    let hash = Hash::of(&bytes);
+                    incoming.found(bytes.into(), hash).await
+                }
+                Err(error) => incoming.refuse(error).await,
+            }
+        }
         BlobRequest::GetModule { .. } | BlobRequest::PutModule { .. } => incoming.refuse("workers have no modules to give").await,
     }
 }

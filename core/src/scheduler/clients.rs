@@ -113,10 +113,15 @@ impl Scheduler {
             return;
         }
         if let Err(refusal) = self.obey(id, message) {
-            self.tell_client(id, ToClient::Refused { reason: refusal.to_string() });
-            self.out.push(Action::DisconnectClient(id));
-            self.client_left(id);
+            self.refuse_client(id, &refusal);
         }
+    }
+
+    /// Says why, and ends it.
+    pub(super) fn refuse_client(&mut self, id: ClientId, refusal: &Refusal) {
+        self.tell_client(id, ToClient::Refused { reason: refusal.to_string() });
+        self.out.push(Action::DisconnectClient(id));
+        self.client_left(id);
     }
 
     fn obey(&mut self, client: ClientId, message: FromClient) -> Result<(), Refusal> {
@@ -222,7 +227,8 @@ impl Scheduler {
         let shape = self.enter_shape(client, seq, &kind)?;
         let arrival = self.next_arrival;
         self.next_arrival += 1;
-        self.entries.insert(EntryId { client, seq }, Box::new(Entry::new(kind, shape, arrival, open)));
+        let entry = Entry::new(kind, shape, arrival, self.now, open);
+        self.entries.insert(EntryId { client, seq }, Box::new(entry));
         Ok(())
     }
 
@@ -300,13 +306,24 @@ impl Scheduler {
 
     fn cancel(&mut self, client: ClientId, span: Span) -> Result<(), Refusal> {
         self.own(client, &span)?;
-        let Some(entry) = self.entries.get(&span.entry) else { return Ok(()) };
-        let pending: Vec<Segment> =
-            entry.items.segments(span.first..span.first + span.count).filter(|segment| segment.state.is_pending()).collect();
+        self.cancel_pending(&span);
+        Ok(())
+    }
+
+    pub(super) fn cancel_for_operator(&mut self, span: Span) {
+        if let Some(entry) = self.entries.get_mut(&span.entry) {
+            entry.is_cancelled |= span.first == 0 && span.count == u64::MAX;
+        }
+        self.cancel_pending(&span);
+    }
+
+    pub(super) fn cancel_pending(&mut self, span: &Span) {
+        let Some(entry) = self.entries.get(&span.entry) else { return };
+        let items = span.first..span.first.saturating_add(span.count);
+        let pending: Vec<Segment> = entry.items.segments(items).filter(|segment| segment.state.is_pending()).collect();
         for segment in pending {
             self.end_badly(span.entry, segment, &Cause::Cancelled, true);
         }
-        Ok(())
     }
 
     fn count(&self, span: &Span, counts: &mut StateCounts) {

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     ops::Range,
     sync::Arc,
+    time::Duration,
 };
 
 use super::{
@@ -36,10 +37,14 @@ pub(super) struct Entry {
     pub(super) shape: ShapeId,
     /// Position in the order of arrival.
     pub(super) arrival: u64,
+    /// When it came.
+    pub(super) born: Duration,
     /// Whether items may still come.
     pub(super) open: bool,
     /// Whether it was closed because all of it, to come or not, was released.
     pub(super) is_abandoned: bool,
+    /// Whether an operator cancelled all of it, to come or not.
+    pub(super) is_cancelled: bool,
     pub(super) items: Items,
     pub(super) args: VecDeque<ArgChunk>,
     pub(super) ready: Ranges,
@@ -104,13 +109,15 @@ pub(super) struct Oddity {
 }
 
 impl Entry {
-    pub(super) fn new(kind: Kind, shape: ShapeId, arrival: u64, open: bool) -> Self {
+    pub(super) fn new(kind: Kind, shape: ShapeId, arrival: u64, born: Duration, open: bool) -> Self {
         Self {
             kind,
             shape,
             arrival,
+            born,
             open,
             is_abandoned: false,
+            is_cancelled: false,
             items: Items::default(),
             args: VecDeque::new(),
             ready: Ranges::default(),

@@ -330,7 +330,8 @@ impl Scheduler {
         }
     }
 
-    fn refuse_worker(&mut self, id: WorkerId, refusal: &Refusal) {
+    /// Says why, and ends it. What it ran is not blamed.
+    pub(super) fn refuse_worker(&mut self, id: WorkerId, refusal: &Refusal) {
         // A silent worker did nothing wrong: it sees its connection end, and joins again.
         if !matches!(refusal, Refusal::Silent) {
             self.tell_worker(id, ToWorker::Refused { reason: refusal.to_string() });

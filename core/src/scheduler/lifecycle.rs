@@ -99,6 +99,7 @@ impl Scheduler {
         entry.forget_oddities(segment.range());
         let to = match cause {
             Cause::Failed(error) => {
+                self.history.record(self.now, id, segment.range(), entry.name(), error);
                 entry.errors.extend(segment.range().map(|item| (item, error.clone())));
                 State::Failed
             }

@@ -14,7 +14,9 @@ use super::{
     fleet::{Fleet, Run},
     items::State,
     queue::TaskTimes,
+    refusal::Refusal,
     shapes::Shapes,
+    tasks::History,
 };
 use crate::{
     codec::Span,
@@ -38,6 +40,7 @@ pub struct Scheduler {
     /// What is ready, by what it asks of a worker.
     pub(super) shapes: Shapes,
     pub(super) times: TaskTimes,
+    pub(super) history: History,
     pub(super) next_run: u64,
     pub(super) next_arrival: u64,
     /// Earliest time at which a worker's lease could end.
@@ -86,6 +89,7 @@ impl Scheduler {
             fleet: Fleet::default(),
             shapes: Shapes::default(),
             times: TaskTimes::default(),
+            history: History::default(),
             next_run: 1,
             next_arrival: 0,
             lease_check: None,
@@ -110,11 +114,14 @@ impl Scheduler {
         match event {
             Event::ClientJoined { client, who, module } => self.client_joined(client, who, module),
             Event::ClientLeft { client } => self.client_left(client),
+            Event::ClientRevoked { client } => self.refuse_client(client, &Refusal::Revoked),
             Event::FromClient(client, message) => self.client_said(client, message),
             Event::WorkerJoined { worker, who, name, hello } => self.worker_joined(worker, who, name, hello),
             Event::WorkerLeft { worker } => self.worker_left(worker, true),
+            Event::WorkerRevoked { worker } => self.refuse_worker(worker, &Refusal::Revoked),
             Event::FromWorker(worker, message) => self.worker_said(worker, message),
             Event::Held { key, len, hash } => self.held(key, len, hash),
+            Event::Cancel(span) => self.cancel_for_operator(span),
             Event::Tick => {}
         }
         self.expire_leases();

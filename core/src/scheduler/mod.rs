@@ -4,7 +4,8 @@
 //! # How it is driven
 //! [`Scheduler::handle`] takes the time and an [`Event`] and appends [`Action`]s, which the shell carries out in order.
 //! [`Scheduler::next_deadline`] says when [`Event::Tick`] is due at the latest. [`Scheduler::locate`] answers a shell that serves
-//! a value. [`Scheduler::check`] asserts every invariant and is called after each event in tests; [`Scheduler::status`] is for people.
+//! a value. [`Scheduler::check`] asserts every invariant and is called after each event in tests; [`Scheduler::status`],
+//! [`Scheduler::tasks`] and [`Scheduler::failures`] are for people.
 //!
 //! # Where is what
 //! | file | owns |
@@ -13,7 +14,7 @@
 //! | `clients`, `register`, `results`, `fleet` | what clients and workers say |
 //! | `lifecycle`, `loss`, `lineage` | items changing state, and what follows for others; what can be computed again |
 //! | `queue`, `placement`, `assign`, `ahead`, `recall` | which items go to which worker, when |
-//! | `why` | why others do not |
+//! | `status`, `tasks`, `why` | what people see, and why others are not running |
 //! | `entry`, `items`, `values`, `edges`, `ranges`, `shapes`, `offer` | the data structures, which know nothing of each other's meaning |
 
 mod ahead;
@@ -38,13 +39,14 @@ mod register;
 mod results;
 mod shapes;
 mod status;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod values;
 mod why;
 
+pub use crate::wire::operator::{ClientStatus, Status, WorkerStatus};
 pub use machine::Scheduler;
-pub use status::{ClientStatus, Status, WorkerStatus};
 
 use std::time::Duration;
 
@@ -73,6 +75,11 @@ pub enum Event {
         /// Its number.
         client: ClientId,
     },
+    /// A client's right to be here was revoked: it is told and sent away.
+    ClientRevoked {
+        /// Its number.
+        client: ClientId,
+    },
     /// A client said something.
     FromClient(ClientId, FromClient),
     /// A worker was let in. Its number is new.
@@ -91,6 +98,11 @@ pub enum Event {
         /// Its number.
         worker: WorkerId,
     },
+    /// A worker's right to be here was revoked: it is told and sent away. What it ran is not blamed.
+    WorkerRevoked {
+        /// Its number.
+        worker: WorkerId,
+    },
     /// A worker said something.
     FromWorker(WorkerId, FromWorker),
     /// The shell received a client's data and keeps it, since no worker could.
@@ -102,6 +114,8 @@ pub enum Event {
         /// Hash.
         hash: Hash,
     },
+    /// An operator cancels these items. A span from 0 to the last number stands for all of an entry, to come or not.
+    Cancel(Span),
     /// Time went by.
     Tick,
 }

@@ -40,4 +40,6 @@ pub(super) enum Refusal {
     ReturnedLate { run: RunId },
     #[error("nothing was heard for too long")]
     Silent,
+    #[error("an operator revoked this peer's certificate")]
+    Revoked,
 }

@@ -77,14 +77,17 @@ impl Scheduler {
             entry.args.reserve_exact(1);
         }
         entry.args.push_back(chunk);
-        let range = first..first + count;
+        let (range, is_cancelled) = (first..first + count, entry.is_cancelled);
         if entry.args.back().is_some_and(|chunk| chunk.args.holes.is_empty()) {
             self.shift(id, range, State::Waiting, State::Queued);
-            return Ok(());
+        } else {
+            self.add_edges(id, first);
+            self.begin(id, range, State::Waiting);
+            self.waiting.push_back(id);
         }
-        self.add_edges(id, first);
-        self.begin(id, range, State::Waiting);
-        self.waiting.push_back(id);
+        if is_cancelled {
+            self.cancel_pending(&Span { entry: id, first, count });
+        }
         Ok(())
     }
 

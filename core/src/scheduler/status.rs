@@ -1,81 +1,29 @@
 //! A summary for people. Must not know: how it is shown.
 
 use super::Scheduler;
-use crate::{
-    ids::{ClientId, WorkerId},
-    wire::{Load, StateCounts, Waiting},
+use crate::wire::{
+    StateCounts,
+    operator::{ClientStatus, Status, WorkerStatus},
 };
 
-/// What is going on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Status {
-    /// The workers, by number.
-    pub workers: Vec<WorkerStatus>,
-    /// The clients, by number.
-    pub clients: Vec<ClientStatus>,
-    /// Items in each state, of all clients; entries that are gone are not in it.
-    pub counts: StateCounts,
-    /// Ready items that no worker has yet, by what they ask for, and why they wait.
-    pub queued: Vec<Waiting>,
-}
-
-/// A worker, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WorkerStatus {
-    /// Its number.
-    pub id: WorkerId,
-    /// Its name.
-    pub name: String,
-    /// Its processor architecture.
-    pub arch: String,
-    /// Items that it runs at a time.
-    pub slots: u32,
-    /// Its labels, by name: its owner's, and those that every worker has.
-    pub labels: Vec<(String, String)>,
-    /// Its named resources, by name.
-    pub resources: Vec<(String, u64)>,
-    /// What assignments take of them, by name; those of which nothing is taken are left out.
-    pub taken: Vec<(String, u64)>,
-    /// Slots that were busy at its last heartbeat.
-    pub load: Load,
-    /// Assignments that it has.
-    pub assignments: u64,
-    /// Those of them that were sent ahead of their inputs.
-    pub ahead: u64,
-    /// Stored values that it has.
-    pub values: u64,
-    /// Whether it is leaving.
-    pub draining: bool,
-}
-
-/// A client, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientStatus {
-    /// Its number.
-    pub id: ClientId,
-    /// Its entries: calls, maps and data that are not released.
-    pub entries: u64,
-    /// Bytes of its arguments and data that are kept here.
-    pub held_bytes: u64,
-    /// Its items in each state.
-    pub counts: StateCounts,
-}
-
 impl Scheduler {
-    /// A summary for people; costs a walk over all entries.
+    /// A summary for people, without what the shell alone knows: names of clients, addresses, modules. Costs a walk over all entries.
     #[must_use]
     pub fn status(&self) -> Status {
         let mut status = Status::default();
         for (&id, worker) in &self.fleet.workers {
             status.workers.push(WorkerStatus {
                 id,
+                identity: worker.who,
                 name: worker.name.clone(),
+                address: None,
                 arch: worker.hello.arch.clone(),
                 slots: worker.hello.slots,
-                labels: worker.hello.labels.clone(),
-                resources: worker.hello.resources.clone(),
+                memory: worker.hello.memory,
                 taken: worker.offer.taken().map(|(name, amount)| (name.to_owned(), amount)).collect(),
                 load: worker.load,
+                labels: worker.hello.labels.clone(),
+                resources: worker.hello.resources.clone(),
                 assignments: worker.runs.len() as u64,
                 ahead: worker.ahead,
                 values: worker.holds.len() as u64,
@@ -84,7 +32,15 @@ impl Scheduler {
         }
         for (&id, client) in &self.clients {
             let counts = StateCounts::default();
-            status.clients.push(ClientStatus { id, entries: 0, held_bytes: client.held, counts });
+            status.clients.push(ClientStatus {
+                id,
+                name: String::new(),
+                address: None,
+                entries: 0,
+                held_bytes: client.held,
+                module: client.module,
+                counts,
+            });
         }
         for (id, entry) in &self.entries {
             let counts = entry.items.state_counts(0..entry.items.len());
@@ -94,7 +50,7 @@ impl Scheduler {
                 add(&mut status.clients[at].counts, counts);
             }
         }
-        status.queued = self.all_queued();
+        status.waits = self.all_queued();
         status
     }
 }

@@ -48,7 +48,7 @@ async fn serve_one(hub: &Hub, mut incoming: Incoming, peer: Peer) -> Result<(), 
             let taken = take_module(hub, &mut incoming, len, hash).await;
             answer(incoming, taken).await
         }
-        (BlobRequest::Put { .. } | BlobRequest::GetModule { .. } | BlobRequest::PutModule { .. }, _) => {
+        (BlobRequest::Put { .. } | BlobRequest::GetModule { .. } | BlobRequest::PutModule { .. } | BlobRequest::GetLog(_), _) => {
             incoming.refuse("this peer has no right to that").await
         }
     }

@@ -1,29 +1,38 @@
 //! One connection, from its first packet to its end: handshake, joining or greeting, messages. Must not know: what messages do.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use quinn::{Connection, RecvStream, SendStream, ServerConfig, crypto::rustls::QuicServerConfig};
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
 use super::{
     blobs,
     hub::{Hub, Peer, Seat},
+    operator::{self, OPERATORS},
 };
 use crate::{
     abi,
     ids::{ClientId, WorkerId},
     net::{
+        Ca,
         control::{self, ControlError, Inlet, Outbox, decode_one, read_frame, write_message},
-        identity::Bearer,
+        identity::{Bearer, role_name},
         tls,
         transport::{self, Close},
     },
     requirements::{name_fault, value_fault},
     scheduler::Event,
     wire::{
-        FromClient, FromWorker, Hello, HelloError, JoinReply, JoinRequest, PROTOCOL, Role, ToClient, ToWorker, Validate, Welcome,
-        WorkerHello,
+        FromClient, FromWorker, Hello, HelloError, JoinReply, JoinRequest, PROTOCOL, Proof, Role, ToClient, ToWorker, Validate,
+        Welcome, WorkerHello,
     },
 };
 
@@ -39,6 +48,7 @@ pub(super) struct Gate {
     hub: Arc<Hub>,
     near: Arc<ServerConfig>,
     far: Arc<ServerConfig>,
+    operators: Arc<Semaphore>,
 }
 
 /// A peer that has said an acceptable hello.
@@ -52,7 +62,7 @@ struct Guest {
 impl Gate {
     pub(super) fn new(crypto: &Arc<QuicServerConfig>, hub: &Arc<Hub>) -> Self {
         let config = |near| Arc::new(transport::server_config(crypto, near));
-        Self { hub: Arc::clone(hub), near: config(true), far: config(false) }
+        Self { hub: Arc::clone(hub), near: config(true), far: config(false), operators: Arc::new(Semaphore::new(OPERATORS)) }
     }
 
     pub(super) fn hub(&self) -> &Arc<Hub> {
@@ -75,7 +85,10 @@ impl Gate {
         match timeout(GREETING, self.greet(&connection)).await {
             Ok(Ok(Ok(guest))) => {
                 drop(permit);
-                transport::admit(&connection);
+                // An operator needs no more room than a stranger has.
+                if !guest.hello.operator {
+                    transport::admit(&connection);
+                }
                 self.host(connection, from, guest).await;
             }
             Ok(Ok(Err(error))) => {
@@ -94,10 +107,18 @@ impl Gate {
     async fn join(&self, connection: &Connection, from: SocketAddr) {
         let answering = async {
             let (mut send, mut recv) = accept(connection).await?;
-            let answer = self.certify(&read_frame(&mut recv, JOIN_LIMIT).await?);
-            match &answer {
-                Ok(_) => tracing::debug!(%from, "a peer has joined"),
-                Err(error) => tracing::warn!(%from, %error, "a peer may not join"),
+            let frame = read_frame(&mut recv, JOIN_LIMIT).await?;
+            let (hub, bearer) = (Arc::clone(&self.hub), tls::bearer(connection));
+            // The disk may take its time.
+            let certified = tokio::task::spawn_blocking(move || certify(hub.ca(), &frame, bearer, SystemTime::now()));
+            let certified = certified.await.unwrap_or_else(|error| Err(HelloError::Unable { reason: error.to_string() }));
+            let answer = certified.map(|(bearer, reply)| {
+                let (role, identity, renewed) = (role_name(bearer.role), bearer.identity, tls::bearer(connection).is_some());
+                tracing::debug!(%from, role, %identity, renewed, "a peer has its certificate");
+                reply
+            });
+            if let Err(error) = &answer {
+                tracing::warn!(%from, %error, "a peer gets no certificate");
             }
             reply(&mut send, &answer).await
         };
@@ -111,24 +132,16 @@ impl Gate {
         }
     }
 
-    fn certify(&self, frame: &[u8]) -> Result<JoinReply, HelloError> {
-        check_version(frame)?;
-        let request: JoinRequest = decode_one(frame).map_err(malformed)?;
-        if !self.hub.ca().admits(request.role, &request.secret) {
-            return Err(HelloError::Token);
-        }
-        match self.hub.ca().certify(request.role, &request.csr) {
-            Some(certificate) => Ok(JoinReply { certificate: certificate.to_vec() }),
-            None => Err(malformed("the signing request is not sound")),
-        }
-    }
-
     /// Reads a hello. A peer that is refused is told so.
     async fn greet(&self, connection: &Connection) -> Result<Result<Guest, HelloError>, ControlError> {
         let (mut send, mut recv) = accept(connection).await?;
         control::prioritise(&send);
         let frame = read_frame(&mut recv, HELLO_LIMIT).await?;
         let checked = check_hello(&frame, tls::bearer(connection));
+        let checked = checked.and_then(|(bearer, hello)| match self.hub.ca().is_revoked(bearer.identity) {
+            true => Err(HelloError::Revoked),
+            false => Ok((bearer, hello)),
+        });
         Ok(match checked {
             Ok((bearer, hello)) => Ok(Guest { bearer, hello, send, recv }),
             Err(error) => {
@@ -140,13 +153,12 @@ impl Gate {
 
     async fn host(&self, connection: Connection, from: SocketAddr, guest: Guest) {
         let Guest { bearer, hello, send, recv } = guest;
-        let Some(number) = self.hub.number() else {
-            let mut send = send;
-            tracing::warn!(%from, "a peer is refused: there are too many");
-            // If it does not take the answer, it is gone, which is as well.
-            let _ = timeout(GREETING, reply(&mut send, &Err::<Welcome, _>(HelloError::Full))).await;
-            return control::part(&connection, Close::Refused, "full").await;
-        };
+        if hello.operator {
+            let Ok(_place) = self.operators.try_acquire() else { return turn_away(&connection, from, send).await };
+            tracing::debug!(%from, role = ?bearer.role, "an operator is here");
+            return operator::attend(Arc::clone(&self.hub), &connection, bearer.role, send, recv).await;
+        }
+        let Some(number) = self.hub.number() else { return turn_away(&connection, from, send).await };
         let name = hello.name;
         match (hello.worker, hello.module) {
             (Some(mut worker), _) => {
@@ -154,10 +166,10 @@ impl Gate {
                 tracing::info!(worker = %id, %from, name, slots = worker.slots, "a worker is here");
                 reachable(&mut worker, from);
                 let welcome = Welcome::Worker { id, heartbeat_ms: self.hub.heartbeat().as_millis() as u64 };
-                let joined = Event::WorkerJoined { worker: id, who: bearer.identity, name, hello: worker };
+                let joined = Event::WorkerJoined { worker: id, who: bearer.identity, name: name.clone(), hello: worker };
                 let event = move |message: FromWorker| Event::FromWorker(id, message);
                 let refusal = |reason| ToWorker::Refused { reason };
-                self.attend(Peer::Worker(id), connection, send, recv, welcome, joined, event, refusal).await;
+                self.attend(Peer::Worker(id), bearer, name, connection, send, recv, welcome, joined, event, refusal).await;
                 tracing::info!(worker = %id, "a worker is gone");
             }
             (None, Some(module)) => {
@@ -168,11 +180,11 @@ impl Gate {
                 let joined = Event::ClientJoined { client: id, who: bearer.identity, module };
                 let event = move |message: FromClient| Event::FromClient(id, message);
                 let refusal = |reason| ToClient::Refused { reason };
-                self.attend(Peer::Client(id), connection, send, recv, welcome, joined, event, refusal).await;
+                self.attend(Peer::Client(id), bearer, name, connection, send, recv, welcome, joined, event, refusal).await;
                 self.hub.modules.withdraw(module);
                 tracing::info!(client = %id, "a client is gone");
             }
-            // `check_hello` lets no such hello through.
+            // `check_hello` lets no such hello of another role through.
             (None, None) => Close::Protocol.close(&connection, "neither client nor worker"),
         }
     }
@@ -181,6 +193,8 @@ impl Gate {
     async fn attend<M: DeserializeOwned + Validate, R: Serialize>(
         &self,
         peer: Peer,
+        bearer: Bearer,
+        name: String,
         connection: Connection,
         mut send: SendStream,
         recv: RecvStream,
@@ -193,7 +207,8 @@ impl Gate {
             return;
         }
         let outbox = Outbox::new();
-        self.hub.seat(peer, Seat { outbox: outbox.clone(), connection: connection.clone() }, joined);
+        let seat = Seat { who: bearer.identity, name, outbox: outbox.clone(), connection: connection.clone() };
+        self.hub.seat(peer, seat, joined);
         let streams = tokio::spawn(blobs::serve(Arc::clone(&self.hub), connection.clone(), peer));
         let writer = tokio::spawn(write(outbox.clone(), send, connection.clone()));
         let ended = self.listen(peer, Inlet::new(recv), event).await;
@@ -230,6 +245,27 @@ impl Gate {
     }
 }
 
+/// Answers a request for a certificate: for a token, or for the certificate that the peer showed.
+fn certify(ca: &Ca, frame: &[u8], shown: Option<Bearer>, now: SystemTime) -> Result<(Bearer, JoinReply), HelloError> {
+    check_version(frame)?;
+    let JoinRequest { role, proof, csr, .. } = decode_one(frame).map_err(malformed)?;
+    match proof {
+        Proof::Token(secret) => ca.certify(role, &secret, &csr, now),
+        Proof::Certificate => {
+            let bearer = shown.filter(|bearer| bearer.role == role).ok_or(HelloError::Role)?;
+            Ok((bearer, ca.renew(bearer, &csr, now)?))
+        }
+    }
+}
+
+/// Says that there are too many peers.
+async fn turn_away(connection: &Connection, from: SocketAddr, mut send: SendStream) {
+    tracing::warn!(%from, "a peer is refused: there are too many");
+    // If it does not take the answer, it is gone, which is as well.
+    let _ = timeout(GREETING, reply(&mut send, &Err::<Welcome, _>(HelloError::Full))).await;
+    control::part(connection, Close::Refused, "full").await;
+}
+
 /// Writes to the end, and then ends the connection if the peer does not.
 async fn write(outbox: Outbox, send: SendStream, connection: Connection) {
     match outbox.write_to(send).await {
@@ -261,7 +297,10 @@ fn check_hello(frame: &[u8], bearer: Option<Bearer>) -> Result<(Bearer, Hello), 
     let hello: Hello = decode_one(frame).map_err(malformed)?;
     let bearer = bearer.ok_or(HelloError::Role)?;
     match (bearer.role, &hello.worker, hello.module) {
-        (Role::Client, Some(_), _) | (Role::Worker, None, _) => return Err(HelloError::Role),
+        // Neither builds nor runs a module, so that its ABI does not matter.
+        (Role::Operator | Role::Client, None, _) if hello.operator => return Ok((bearer, hello)),
+        _ if hello.operator => return Err(HelloError::Role),
+        (Role::Operator, _, _) | (Role::Client, Some(_), _) | (Role::Worker, None, _) => return Err(HelloError::Role),
         (Role::Client, None, None) => return Err(malformed("a client without a module")),
         (Role::Worker, Some(worker), _) if worker.slots == 0 => return Err(malformed("a worker without slots")),
         (Role::Worker, Some(WorkerHello { labels, resources, .. }), _) => {

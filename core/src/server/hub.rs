@@ -1,7 +1,7 @@
 //! Where everything meets: the state machine, the clock, everybody's outbox, and data that no worker took. Must not know: how peers
 //! are let in, or what is written and read when.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
@@ -15,9 +15,10 @@ use tokio::{
 use super::{ServerSettings, machine::Machine, modules::Modules};
 use crate::{
     codec::Span,
-    ids::{ClientId, Hash, Key, WorkerId},
+    ids::{ClientId, Hash, Identity, Key, WorkerId},
     net::{Ca, Reserved, Room, control::Outbox, transport::Close},
     scheduler::{Action, Event, Location, Status},
+    wire::operator::{Failures, OperatorRefusal, Tasks},
 };
 
 /// One of the two kinds of peers, by number.
@@ -30,8 +31,19 @@ pub(super) enum Peer {
 /// What the shell has of a peer.
 #[derive(Clone)]
 pub(super) struct Seat {
+    /// Its certificate's identity.
+    pub(super) who: Identity,
+    pub(super) name: String,
     pub(super) outbox: Outbox,
     pub(super) connection: Connection,
+}
+
+impl Seat {
+    /// Where the peer comes from. An IPv4 peer of an IPv6 socket is an IPv4 peer, to others too.
+    fn address(&self) -> SocketAddr {
+        let address = self.connection.remote_address();
+        SocketAddr::new(address.ip().to_canonical(), address.port())
+    }
 }
 
 /// A value's bytes, wherever they are.
@@ -102,7 +114,51 @@ impl Hub {
     }
 
     pub(super) fn status(&self) -> Status {
-        self.state.lock().machine.status()
+        let state = self.state.lock();
+        let mut status = state.machine.status();
+        for worker in &mut status.workers {
+            worker.address = state.seats.get(&Peer::Worker(worker.id)).map(Seat::address);
+        }
+        for client in &mut status.clients {
+            if let Some(seat) = state.seats.get(&Peer::Client(client.id)) {
+                client.address = Some(seat.address());
+                client.name.clone_from(&seat.name);
+            }
+        }
+        status.modules = self.modules.list();
+        status.uptime_ms = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX);
+        status
+    }
+
+    pub(super) fn tasks(&self, limit: usize) -> Tasks {
+        self.state.lock().machine.tasks(self.epoch.elapsed(), limit)
+    }
+
+    pub(super) fn failures(&self, limit: usize) -> Failures {
+        self.state.lock().machine.failures(self.epoch.elapsed(), limit)
+    }
+
+    /// Cancels these items, and tells how many of them had not ended.
+    pub(super) fn cancel(&self, span: Span) -> Result<u64, OperatorRefusal> {
+        let state = self.state.lock();
+        let pending = state.machine.pending(&span)?;
+        self.handle(state, [Event::Cancel(span)]);
+        Ok(pending)
+    }
+
+    /// The workers that are here, by number.
+    pub(super) fn workers(&self) -> Vec<WorkerId> {
+        let worker = |peer: &Peer| if let Peer::Worker(id) = peer { Some(*id) } else { None };
+        let mut workers: Vec<_> = self.state.lock().seats.keys().filter_map(worker).collect();
+        workers.sort_unstable();
+        workers
+    }
+
+    /// Names and connections of those of the workers that are here.
+    pub(super) fn worker_seats(&self, workers: &[WorkerId]) -> Vec<(WorkerId, String, Connection)> {
+        let state = self.state.lock();
+        let seat = |&id| state.seats.get(&Peer::Worker(id)).map(|seat| (id, seat.name.clone(), seat.connection.clone()));
+        workers.iter().filter_map(seat).collect()
     }
 
     /// A number that no peer had before; `None` if there are too many peers.
@@ -114,11 +170,26 @@ impl Hub {
         })
     }
 
-    /// Lets a peer take part: `joined` is its first event.
+    /// Lets a peer take part: `joined` is its first event. One that was revoked since it was greeted leaves again at once.
     pub(super) fn seat(&self, peer: Peer, seat: Seat, joined: Event) {
         let mut state = self.state.lock();
+        let revoked = self.ca.is_revoked(seat.who);
         state.seats.insert(peer, seat);
-        self.handle(state, [joined]);
+        self.handle(state, [joined].into_iter().chain(revoked.then(|| expulsion(peer))));
+    }
+
+    /// The identity of a worker that is here.
+    pub(super) fn identity(&self, worker: WorkerId) -> Option<Identity> {
+        self.state.lock().seats.get(&Peer::Worker(worker)).map(|seat| seat.who)
+    }
+
+    /// Shows every peer of that identity, which is revoked already, the door. Gives their connections.
+    pub(super) fn expel(&self, who: Identity) -> Vec<Connection> {
+        let state = self.state.lock();
+        let here = state.seats.iter().filter(|(_, seat)| seat.who == who);
+        let (peers, connections): (Vec<_>, Vec<_>) = here.map(|(&peer, seat)| (peer, seat.connection.clone())).unzip();
+        self.handle(state, peers.into_iter().map(expulsion));
+        connections
     }
 
     /// A peer is gone.
@@ -256,6 +327,13 @@ impl State {
 
     fn forget(&mut self, is_gone: impl Fn(&Key) -> bool) {
         self.held.retain(|key, _| !is_gone(key));
+    }
+}
+
+fn expulsion(peer: Peer) -> Event {
+    match peer {
+        Peer::Client(client) => Event::ClientRevoked { client },
+        Peer::Worker(worker) => Event::WorkerRevoked { worker },
     }
 }
 

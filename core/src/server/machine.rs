@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use crate::{
+    codec::Span,
     ids::Key,
     scheduler::{Action, Event, Location, Scheduler, Status},
+    wire::operator::{Failures, OperatorRefusal, Tasks},
 };
 
 /// The state machine, as [`crate::scheduler`] describes it.
@@ -13,6 +15,9 @@ pub(super) trait Machine: Send {
     fn next_deadline(&self) -> Option<Duration>;
     fn locate(&self, key: Key) -> Location;
     fn status(&self) -> Status;
+    fn tasks(&self, now: Duration, limit: usize) -> Tasks;
+    fn failures(&self, now: Duration, limit: usize) -> Failures;
+    fn pending(&self, span: &Span) -> Result<u64, OperatorRefusal>;
 }
 
 impl Machine for Scheduler {
@@ -30,5 +35,17 @@ impl Machine for Scheduler {
 
     fn status(&self) -> Status {
         Scheduler::status(self)
+    }
+
+    fn tasks(&self, now: Duration, limit: usize) -> Tasks {
+        Scheduler::tasks(self, now, limit)
+    }
+
+    fn failures(&self, now: Duration, limit: usize) -> Failures {
+        Scheduler::failures(self, now, limit)
+    }
+
+    fn pending(&self, span: &Span) -> Result<u64, OperatorRefusal> {
+        Scheduler::pending(self, span)
     }
 }

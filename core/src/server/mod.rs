@@ -7,8 +7,11 @@
 mod blobs;
 mod connection;
 mod hub;
+mod logs;
 mod machine;
+mod members;
 mod modules;
+mod operator;
 #[cfg(test)]
 mod tests;
 

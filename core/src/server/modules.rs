@@ -12,6 +12,7 @@ use tokio::{
 use crate::{
     ids::Hash,
     net::{Room, blobs::MAX_MODULE_BYTES},
+    wire::operator::ModuleStatus,
 };
 
 /// How long a worker waits for a module that a client has announced.
@@ -78,6 +79,18 @@ impl Modules {
         entry.bytes = Some(bytes);
         self.changed.notify_waiters();
         Ok(())
+    }
+
+    /// Those that are here or announced, by hash.
+    pub(super) fn list(&self) -> Vec<ModuleStatus> {
+        let status = |(&hash, entry): (&Hash, &Entry)| ModuleStatus {
+            hash,
+            bytes: entry.bytes.as_ref().map(|bytes| bytes.len() as u64),
+            clients: entry.clients as u64,
+        };
+        let mut list: Vec<_> = self.shelf.lock().modules.iter().map(status).collect();
+        list.sort_by_key(|module| module.hash);
+        list
     }
 
     /// The module, once it is here; `None` if nobody has announced it, or its client does not upload it in time.

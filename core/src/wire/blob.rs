@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::LogQuery;
 #[cfg(not(target_family = "wasm"))]
 use crate::ids::Identity;
 use crate::ids::{Hash, Key, WorkerId};
@@ -75,6 +76,8 @@ pub enum BlobRequest {
         /// Its name.
         hash: Hash,
     },
+    /// Send me lines that tasks printed, as a postcard encoding of `Vec<LogLine>`. Asked by the scheduler of workers.
+    GetLog(LogQuery),
     /// Take this module. Asked by clients of the scheduler.
     PutModule {
         /// Its name.

@@ -3,14 +3,18 @@
 //! A peer without a certificate first joins, on a connection of its own (with an ALPN of its own): one bidirectional stream,
 //! a [`JoinRequest`] frame there, a `Result<JoinReply, HelloError>` frame back. With the certificate it connects again, both sides
 //! authenticated, opens the control stream and writes a [`Hello`] frame; a `Result<Welcome, HelloError>` frame comes back, and
-//! then messages of its role flow both ways.
+//! then messages of its role flow both ways. Before its certificate ends it asks for another as it did for the first, on a new
+//! connection on which it shows the old one.
 
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::ids::{ClientId, Hash, WorkerId};
+use crate::{
+    error::TokenRefusal,
+    ids::{ClientId, Hash, WorkerId},
+};
 
 /// Version of the protocol: of every message in this module's parent, and of frames and blobs.
 pub const PROTOCOL: u32 = 1;
@@ -22,6 +26,8 @@ pub enum Role {
     Client,
     /// Runs them.
     Worker,
+    /// Looks on and manages; submits nothing and runs nothing.
+    Operator,
 }
 
 /// Asks for a certificate.
@@ -29,12 +35,21 @@ pub enum Role {
 pub struct JoinRequest {
     /// [`PROTOCOL`].
     pub protocol: u32,
-    /// The role that the token is for.
+    /// What the peer is to be.
     pub role: Role,
-    /// The token's secret.
-    pub secret: [u8; 32],
+    /// Why it may.
+    pub proof: Proof,
     /// A certificate signing request (PKCS #10, DER), for the public key that is to be certified.
     pub csr: Vec<u8>,
+}
+
+/// Why a peer may have a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Proof {
+    /// It knows a token's secret. Its certificate will have an identity that nobody had before.
+    Token([u8; 32]),
+    /// It has one, which it showed when it connected. The new one will have the same identity.
+    Certificate,
 }
 
 /// A certificate for the peer's key.
@@ -42,6 +57,10 @@ pub struct JoinRequest {
 pub struct JoinReply {
     /// DER, signed by the cluster's CA; role and identity are in it.
     pub certificate: Vec<u8>,
+    /// Seconds for which it is good from now on.
+    pub valid_s: u64,
+    /// Whether it is worth keeping for the peer's next run: the scheduler keeps its own key.
+    pub keep: bool,
 }
 
 /// The first frame on the control stream.
@@ -57,6 +76,8 @@ pub struct Hello {
     pub worker: Option<WorkerHello>,
     /// Of a client: its program's module, which it will upload if asked.
     pub module: Option<Hash>,
+    /// Whether it comes to ask and to manage. An operator does nothing else; a client may ask how things stand.
+    pub operator: bool,
 }
 
 /// What a worker tells of itself.
@@ -97,6 +118,11 @@ pub enum Welcome {
         /// How often it is to send a heartbeat, in milliseconds.
         heartbeat_ms: u64,
     },
+    /// To an operator.
+    Operator {
+        /// Version of the scheduler's program, for people.
+        version: String,
+    },
 }
 
 /// Why a peer is not let in.
@@ -118,9 +144,12 @@ pub enum HelloError {
         /// The peer's.
         theirs: u32,
     },
-    /// The token's secret is unknown, expired, or of another role.
-    #[error("the join token is unknown, expired, or for another role")]
-    Token,
+    /// The token is not accepted.
+    #[error("the join token is not accepted: {0}")]
+    Token(TokenRefusal),
+    /// The certificate was revoked.
+    #[error("the certificate was revoked")]
+    Revoked,
     /// The certificate is missing, or of another role than the peer plays.
     #[error("the certificate does not allow this role")]
     Role,
@@ -128,6 +157,12 @@ pub enum HelloError {
     #[error("malformed: {reason}")]
     Malformed {
         /// What is wrong.
+        reason: String,
+    },
+    /// The scheduler cannot do it now, through no fault of the peer's.
+    #[error("the scheduler cannot do it: {reason}")]
+    Unable {
+        /// Why not.
         reason: String,
     },
     /// No more peers are taken.

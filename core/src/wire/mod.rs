@@ -9,13 +9,17 @@ mod client;
 mod frame;
 mod hello;
 mod inputs;
+mod log;
+pub mod members;
+pub mod operator;
 mod validate;
 mod worker;
 
 pub use client::{CallSpec, FromClient, StateCounts, ToClient, Waiting};
 pub use frame::{FrameError, Frames, MAX_FRAME, decode_all};
-pub use hello::{Hello, HelloError, JoinReply, JoinRequest, PROTOCOL, Role, Welcome, WorkerHello};
+pub use hello::{Hello, HelloError, JoinReply, JoinRequest, PROTOCOL, Proof, Role, Welcome, WorkerHello};
 pub use inputs::{Filled, Inputs, Wanted};
+pub use log::{LINE_BYTES, LOG_BYTES, LogLine, LogQuery, LogStream};
 pub(crate) use validate::NAME_BYTES;
 pub use validate::Validate;
 pub use worker::{Assignment, FromWorker, Input, InputPlace, ItemError, Load, Outcome, Stored, ToWorker};

@@ -59,7 +59,7 @@ impl Cluster {
         let command = if builder.processes { Some(command::find(builder.command.as_deref())?) } else { None };
         let (scheduler, joining) = match &command {
             Some(command) => {
-                let words = ["scheduler", "--listen", "127.0.0.1:0"].map(OsStr::new);
+                let words = ["scheduler", "--ephemeral", "--listen", "127.0.0.1:0"].map(OsStr::new);
                 let (process, joining) = Process::start(command, &words, &[])?;
                 (SchedulerPart::Process { _process: process }, joining)
             }
@@ -97,7 +97,7 @@ impl Cluster {
         let settings = settings_of(Layer::program(std::iter::once(address).chain(settings)))?;
         let settings = WorkerSettings {
             cache: settings.cache.clone().or_else(default_cache),
-            token: self.token(Role::Worker).to_owned(),
+            token: Some(self.token(Role::Worker).to_owned()),
             ..settings
         };
         WorkerServer::start(&settings).map(WorkerPart::Here)
@@ -130,6 +130,7 @@ impl Cluster {
         match role {
             Role::Client => &self.joining.client_token,
             Role::Worker => &self.joining.worker_token,
+            Role::Operator => &self.joining.operator_token,
         }
     }
 

@@ -2,25 +2,28 @@
 
 use std::{path::PathBuf, sync::mpsc, thread};
 
-use clap::Args;
-use quicsand::ConnectError;
+use clap::{Args, Subcommand};
+use quicsand::{ConnectError, net::state_directory};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Child, announce,
+    Child, Failed,
     config::{self, Flags, Layer, Resolved},
     default_cache,
     lifetime::{self, Ending},
-    say,
+    revoke::Revoke,
+    say, say_json,
 };
 use crate::shell::{WorkerServer, WorkerSettings};
 
 #[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_long_help = AFTER_HELP, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct Worker {
+    #[command(subcommand)]
+    manage: Option<Manage>,
     #[command(flatten)]
     settings: Flags<Settings>,
-    /// The worker token that the scheduler printed
+    /// A worker's token, which the scheduler or `quicsand token create` printed; not needed where an earlier run has left a certificate
     #[arg(long, env = "QUICSAND_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// A file with settings, in TOML; by default quicsand/worker.toml in the user's configuration directory, if it is there
@@ -36,6 +39,12 @@ pub(super) struct Worker {
     child: Child,
 }
 
+#[derive(Debug, Subcommand)]
+enum Manage {
+    /// Send a worker away, and have its certificate not accepted any more; its work goes elsewhere
+    Revoke(Revoke),
+}
+
 /// What flags, variables and the configuration file say.
 #[derive(Clone, Debug, Args)]
 struct Settings {
@@ -47,14 +56,19 @@ struct Settings {
 }
 
 const AFTER_HELP: &str = "\
+Starts a worker in the foreground. The first interrupt lets it finish what runs, give the rest back and leave; a second one ends it at
+once. When the connection to the scheduler is lost, it joins again.
+
 Every setting can also be a variable, like QUICSAND_WORKER_TASK_MEMORY for --task-memory, with commas between several values, or a
 key of the configuration file, like `task-memory = \"512MiB\"` or `label = { zone = \"a\" }`. Flags go before variables, variables
 before the file, the file before defaults; --print-config shows what holds. The token is no setting: name a file that has it.
 
 Examples:
-  quicsand worker scheduler.example:7447 --token-file /etc/quicsand/token --slots 4 --task-memory 2GiB --timeout 10m
-  quicsand worker scheduler.example:7447 --allow-dir /srv/genomes=/genomes --env LANG=C
-  quicsand worker --config worker.toml --print-config";
+    quicsand worker scheduler.example:7447 --token-file /etc/quicsand/token --slots 4 --task-memory 2GiB --timeout 10m
+    quicsand worker scheduler.example:7447 --label zone=a --resource gpu=2
+    quicsand worker scheduler.example:7447 --allow-dir /srv/genomes=/genomes --env LANG=C
+    quicsand worker --config worker.toml --print-config
+    quicsand worker revoke 3";
 
 /// That a worker has joined.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +78,14 @@ pub(crate) struct WorkerAnnouncement {
 }
 
 impl Worker {
-    pub(super) fn run(self) -> Result<(), ConnectError> {
+    pub(super) fn run(self) -> Result<(), Failed> {
+        match self.manage {
+            Some(Manage::Revoke(revoke)) => revoke.run(),
+            None => Ok(self.work()?),
+        }
+    }
+
+    fn work(self) -> Result<(), ConnectError> {
         let resolved = config::resolve::<Settings>(&self.layers()?)?;
         if self.print_config {
             say(&mut std::io::stdout(), &printed(resolved));
@@ -78,7 +99,7 @@ impl Worker {
             lifetime::watch_parent(endings.clone())?;
         }
         if child.announce {
-            announce(&WorkerAnnouncement { worker: server.id().0 });
+            say_json(&WorkerAnnouncement { worker: server.id().0 });
         }
         thread::scope(|scope| {
             scope.spawn(|| {
@@ -112,16 +133,14 @@ impl Worker {
     fn settings(self, settings: Settings) -> Result<WorkerSettings, ConnectError> {
         let Settings { mut worker, token_file } = settings;
         let token = match (self.token, token_file) {
-            (_, Some(path)) => std::fs::read_to_string(&path).map_err(|error| ConnectError::Setting {
+            (_, Some(path)) => Some(std::fs::read_to_string(&path).map_err(|error| ConnectError::Setting {
                 name: "--token-file".into(),
                 reason: format!("{} cannot be read: {error}", path.display()),
-            })?,
-            (Some(token), None) => token,
-            (None, None) => {
-                return Err(ConnectError::Token { reason: "none was given, by --token, --token-file or QUICSAND_TOKEN".into() });
-            }
+            })?),
+            (token, None) => token.filter(|token| !token.trim().is_empty()),
         };
-        worker.token = token.trim().to_owned();
+        worker.token = token;
+        worker.state = state_directory();
         worker.cache = worker.cache.or_else(default_cache);
         Ok(worker)
     }

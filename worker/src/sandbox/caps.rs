@@ -21,6 +21,9 @@ pub struct Caps {
     /// How much is kept of what one item prints: its end
     #[arg(long, value_name = "SIZE", default_value_t = Self::DEFAULT.log_limit)]
     pub log_limit: Size,
+    /// How much is kept of what all items print, for `quicsand logs`: the last lines
+    #[arg(long, value_name = "SIZE", default_value_t = Self::DEFAULT.log_buffer)]
+    pub log_buffer: Size,
     /// Largest module, as WebAssembly
     #[arg(long, value_name = "SIZE", default_value_t = Self::DEFAULT.module_limit)]
     pub module_limit: Size,
@@ -33,6 +36,7 @@ impl Caps {
         timeout: None,
         result_limit: Size(256 << 20),
         log_limit: Size(16 << 10),
+        log_buffer: Size(4 << 20),
         module_limit: Size(256 << 20),
     };
 }

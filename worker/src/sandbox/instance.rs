@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use quicsand::{
     abi::{self, State},
-    ids::{ClientId, Hash, TaskId},
+    ids::{ClientId, Hash, Key, TaskId},
 };
 use wasmtime::{AsContextMut, Error, Extern, Memory, Result, Store, TypedFunc, UpdateDeadline};
 
@@ -14,6 +14,7 @@ use super::{
     limits::{Growth, Limit, Stop, Watch},
     log::Log,
     module::{CONSTRUCTORS, Module},
+    printed::Printed,
     wasi::{Guest, read_u32, slice},
 };
 
@@ -71,9 +72,16 @@ pub(crate) struct Instance {
 
 impl Instance {
     /// Brings the module alive: constructors, then version, then state.
-    pub(crate) fn start(sandbox: &Sandbox, module: &Arc<Module>, client: ClientId, bounds: Bounds) -> Result<Self, Failure> {
+    pub(crate) fn start(
+        sandbox: &Sandbox,
+        module: &Arc<Module>,
+        client: ClientId,
+        bounds: Bounds,
+        printed: &Arc<Printed>,
+    ) -> Result<Self, Failure> {
         let log = Log::new(usize::try_from(sandbox.config().caps.log_limit.0).unwrap_or(usize::MAX));
-        let guest = Guest::new(Growth { memory: bounds.memory }, bounds.watch, log, Arc::clone(sandbox.world()));
+        let growth = Growth { memory: bounds.memory };
+        let guest = Guest::new(growth, bounds.watch, log, Arc::clone(printed), Arc::clone(sandbox.world()));
         let mut store = Store::new(sandbox.engine(), guest);
         store.limiter(|guest| &mut guest.growth);
         store.set_epoch_deadline(1);
@@ -126,8 +134,8 @@ impl Instance {
         self.memory.data_size(&self.store) as u64
     }
 
-    /// Runs a batch. What it finished is in [`Instance::results`] whether it fails or not.
-    pub(crate) fn call(&mut self, task: TaskId, plan: &Plan<'_>, bounds: Bounds) -> Result<(), Failure> {
+    /// Runs a batch, whose first item has that key. What it finished is in [`Instance::results`] whether it fails or not.
+    pub(crate) fn call(&mut self, task: TaskId, first: Key, plan: &Plan<'_>, bounds: Bounds) -> Result<(), Failure> {
         self.used = true;
         let guest = self.store.data_mut();
         guest.growth.memory = bounds.memory;
@@ -135,13 +143,16 @@ impl Instance {
         guest.counter = None;
         guest.log.clear();
         guest.end_item();
+        guest.lines.begin(first);
         self.store.set_epoch_deadline(1);
         let (entry, room) = self.write(task, plan).map_err(|error| Phase::Prepare.failed(error))?;
         let guest = self.store.data_mut();
         guest.counter = Some(self.state);
         guest.watch.begin();
         let called = entry.call(&mut self.store, room).map_err(|error| Phase::Run.failed(error));
-        self.store.data_mut().end_item();
+        let guest = self.store.data_mut();
+        guest.end_item();
+        guest.lines.end(&guest.printed);
         called
     }
 

@@ -1,5 +1,5 @@
 //! Runs batches of a module's tasks in WebAssembly. Owns: the engine, compiled modules and their cache, instances, limits, the
-//! guest's view of the world. Knows bytes and ids only: no wire, no network, no async runtime.
+//! guest's view of the world, what tasks printed lately. Knows bytes and ids only: no wire, no network, no async runtime.
 //!
 //! Order of use: one [`Sandbox`] a process; [`Sandbox::load`] for each module; one [`Runner`] a compute thread, whose
 //! [`Runner::run`] blocks that thread for a batch; a [`Control`] shared with whoever may cancel items meanwhile.
@@ -26,14 +26,17 @@ mod limits;
 mod log;
 mod module;
 mod outcome;
+mod printed;
 mod runner;
 #[cfg(test)]
 mod tests;
 mod wasi;
 
 pub use caps::Caps;
+pub(crate) use caps::duration;
 pub use engine::{Sandbox, SandboxConfig, SandboxError};
 pub use grants::{Clock, DirGrant, GrantError, Grants};
 pub use limits::Control;
 pub use module::{Module, ModuleError};
+pub use printed::Printed;
 pub use runner::{BatchResult, HoleInput, Job, Runner};

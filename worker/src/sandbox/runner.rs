@@ -22,6 +22,7 @@ use super::{
     limits::{Control, Limit, Stop, Watch},
     module::Module,
     outcome::{Blame, Outcomes, blame},
+    printed::Printed,
 };
 
 /// A batch: consecutive items of a call or map.
@@ -78,6 +79,7 @@ pub struct Runner {
     sandbox: Arc<Sandbox>,
     kept: Option<Instance>,
     layout: Layout,
+    printed: Arc<Printed>,
 }
 
 impl std::fmt::Debug for Runner {
@@ -87,10 +89,16 @@ impl std::fmt::Debug for Runner {
 }
 
 impl Runner {
-    /// A runner of this sandbox.
+    /// A runner of this sandbox. What its tasks print is kept for their errors only.
     #[must_use]
     pub fn new(sandbox: Arc<Sandbox>) -> Self {
-        Self { sandbox, kept: None, layout: Layout::default() }
+        Self::printing(sandbox, Arc::new(Printed::new(0)))
+    }
+
+    /// As [`Runner::new`]; what its tasks print is to be seen there.
+    #[must_use]
+    pub fn printing(sandbox: Arc<Sandbox>, printed: Arc<Printed>) -> Self {
+        Self { sandbox, kept: None, layout: Layout::default(), printed }
     }
 
     /// Gives the kept instance back, with its memory: for a thread that has nothing to do.
@@ -146,7 +154,7 @@ impl Runner {
         let kept = self.kept.take().filter(|kept| kept.suits(job.module.hash(), job.client, memory));
         let started = match kept {
             Some(kept) => Ok(kept),
-            None => Instance::start(&self.sandbox, &job.module, job.client, bounds()),
+            None => Instance::start(&self.sandbox, &job.module, job.client, bounds(), &self.printed),
         };
         let mut instance = match started {
             Ok(instance) => instance,
@@ -154,7 +162,7 @@ impl Runner {
         };
         let fresh = instance.is_fresh();
         let called = match self.layout.plan(job, &items, memory) {
-            Ok(plan) => instance.call(job.task, &plan, bounds()),
+            Ok(plan) => instance.call(job.task, job.entry.key(job.first), &plan, bounds()),
             Err(peak) => Err(Failure { error: Error::new(Stop::Memory { limit, peak }), phase: Phase::Prepare }),
         };
         let failure = match called {

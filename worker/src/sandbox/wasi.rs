@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use quicsand::wire::LogStream;
 use wasmtime::{Caller, Engine, Error, FuncType, Linker, Memory, Result, Val, ValType};
 
 use super::{
@@ -18,6 +19,7 @@ use super::{
     grants::{Clock, World},
     limits::{Growth, Stop, Watch},
     log::Log,
+    printed::{Assembler, Printed},
 };
 
 /// The one module that guests may import from.
@@ -29,6 +31,9 @@ pub(crate) struct Guest {
     pub(crate) growth: Growth,
     pub(crate) watch: Watch,
     pub(crate) log: Log,
+    /// Puts lines together, for whoever looks on.
+    pub(crate) lines: Assembler,
+    pub(crate) printed: Arc<Printed>,
     /// Set once the instance is there: guests cannot run before, as start sections are refused.
     pub(crate) memory: Option<Memory>,
     /// Where the guest counts its items, while it runs a batch; before and after, the count is stale.
@@ -46,9 +51,21 @@ pub(crate) struct Guest {
 
 impl Guest {
     /// What a store knows of a guest that has not begun.
-    pub(crate) fn new(growth: Growth, watch: Watch, log: Log, world: Arc<World>) -> Self {
-        let (files, slept) = (Files::default(), Duration::ZERO);
-        Self { growth, watch, log, memory: None, counter: None, born: Instant::now(), world, files, slept, item: 0 }
+    pub(crate) fn new(growth: Growth, watch: Watch, log: Log, printed: Arc<Printed>, world: Arc<World>) -> Self {
+        Self {
+            growth,
+            watch,
+            log,
+            lines: Assembler::default(),
+            printed,
+            memory: None,
+            counter: None,
+            born: Instant::now(),
+            world,
+            files: Files::default(),
+            slept: Duration::ZERO,
+            item: 0,
+        }
     }
 
     /// Ends what belongs to an item: its files are closed, its time begins anew.
@@ -235,6 +252,7 @@ fn fd_write(mut caller: Caller<'_, Guest>, fd: i32, vectors: i32, count: i32, ou
     look(memory, guest)?;
     let item = guest.watch.item(guest.started(memory));
     let Some(vectors) = slice(memory, vectors.cast_unsigned(), count * 8) else { return Ok(FAULT) };
+    let stream = if fd == 1 { LogStream::Out } else { LogStream::Err };
     let mut written = 0;
     for vector in vectors.as_chunks::<8>().0 {
         let [a, b, c, d, e, f, g, h] = *vector;
@@ -242,6 +260,7 @@ fn fd_write(mut caller: Caller<'_, Guest>, fd: i32, vectors: i32, count: i32, ou
         let Some(text) = slice(memory, at, len) else { return Ok(FAULT) };
         let text = &text[..text.len().min(CHUNK - written)];
         guest.log.write(item, text);
+        guest.lines.write(&guest.printed, item, stream, text);
         written += text.len();
         if tracing::enabled!(tracing::Level::DEBUG) {
             for line in String::from_utf8_lossy(text).lines() {

@@ -13,7 +13,7 @@ use quicsand::{
 
 use super::slots::{Mailbox, Task};
 use crate::{
-    sandbox::{Control, Module},
+    sandbox::{Control, Module, Printed},
     state::{Action, Event, Worker},
 };
 
@@ -36,6 +36,7 @@ pub(crate) struct Core {
     uplink: Box<dyn Uplink>,
     /// For values that peers leave here.
     room: Arc<Room>,
+    printed: Arc<Printed>,
 }
 
 struct Inner {
@@ -50,7 +51,7 @@ struct Inner {
 
 impl Core {
     /// A worker without runs. Its compute threads are started by the caller.
-    pub(crate) fn new(slots: u32, name: String, room: u64, uplink: Box<dyn Uplink>) -> Self {
+    pub(crate) fn new(slots: u32, name: String, room: u64, printed: Printed, uplink: Box<dyn Uplink>) -> Self {
         let inner = Inner {
             worker: Worker::new(slots, name),
             modules: BTreeMap::new(),
@@ -58,7 +59,8 @@ impl Core {
             actions: Vec::new(),
             closed: false,
         };
-        Self { inner: Mutex::new(inner), slots: (0..slots).map(|_| Mailbox::default()).collect(), uplink, room: Room::new(room) }
+        let slots = (0..slots).map(|_| Mailbox::default()).collect();
+        Self { inner: Mutex::new(inner), slots, uplink, room: Room::new(room), printed: Arc::new(printed) }
     }
 
     /// Tells the state machine what happened, all under one lock, and carries its actions out.
@@ -100,6 +102,11 @@ impl Core {
     /// A value from a peer, for which there is room.
     pub(crate) fn write(&self, key: Key, bytes: Bytes, hash: Hash) {
         self.tell([Event::Written { key, hash, bytes }]);
+    }
+
+    /// What tasks of this registration printed: another one numbers its clients anew.
+    pub(crate) fn printed(&self) -> &Arc<Printed> {
+        &self.printed
     }
 
     /// Where a slot's thread waits.

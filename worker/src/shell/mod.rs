@@ -142,7 +142,8 @@ async fn work(
     wishes: &mut watch::Receiver<Wish>,
     joined: mpsc::SyncSender<WorkerId>,
 ) -> Result<(), ConnectError> {
-    let mut session = Session::join(settings, sandbox).await?;
+    let pass = net::WorkerPass::new(settings)?;
+    let mut session = Session::join(settings, &pass, sandbox).await?;
     // Nobody to tell: the worker was dropped, which its wishes say too.
     let _ = joined.send(session.id());
     loop {
@@ -152,7 +153,7 @@ async fn work(
             Departure::Expelled(reason) => return Err(ConnectError::Refused { address: settings.address.clone(), reason }),
             Departure::Lost(reason) => tracing::warn!(reason, "the connection to the scheduler was lost, joining again"),
         }
-        match rejoin(settings, sandbox, wishes).await? {
+        match rejoin(settings, &pass, sandbox, wishes).await? {
             Some(again) => session = again,
             None => return Ok(()),
         }
@@ -162,6 +163,7 @@ async fn work(
 /// Tries to join with growing pauses; `None` when the worker is not wanted any more.
 async fn rejoin(
     settings: &net::WorkerSettings,
+    pass: &net::WorkerPass,
     sandbox: &Arc<Sandbox>,
     wishes: &mut watch::Receiver<Wish>,
 ) -> Result<Option<Session>, ConnectError> {
@@ -171,13 +173,20 @@ async fn rejoin(
         if timeout(pause, unwanted).await.is_ok() {
             return Ok(None);
         }
-        match Session::join(settings, sandbox).await {
+        match Session::join(settings, pass, sandbox).await {
             Ok(session) => return Ok(Some(session)),
-            Err(error @ (ConnectError::Token { .. } | ConnectError::Version { .. } | ConnectError::Certificate { .. })) => {
-                return Err(error);
-            }
+            Err(error) if is_final(&error) => return Err(error),
             Err(error) => tracing::warn!(%error, "joining again failed"),
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// Whether trying again would end as badly.
+fn is_final(error: &ConnectError) -> bool {
+    use ConnectError::{Certificate, CertificateRefused, Revoked, Token, TokenRefused, Version};
+    matches!(
+        error,
+        Token { .. } | TokenRefused { .. } | Revoked { .. } | Version { .. } | Certificate { .. } | CertificateRefused { .. }
+    )
 }

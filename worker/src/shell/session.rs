@@ -14,7 +14,7 @@ use quicsand::{
         Reserved,
         worker::{self as net, BlobStore, WorkerBlobs, WorkerLink, WorkerSender},
     },
-    wire::{FromWorker, blob::Place},
+    wire::{FromWorker, LogLine, LogQuery, blob::Place},
 };
 use tokio::{
     runtime::Handle,
@@ -26,7 +26,10 @@ use super::{
     core::{Core, Uplink},
     machine, slots,
 };
-use crate::{sandbox::Sandbox, state::Event};
+use crate::{
+    sandbox::{Printed, Sandbox},
+    state::Event,
+};
 
 /// What the worker's owner wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,9 +65,13 @@ pub(crate) struct Session {
 
 impl Session {
     /// Joins and starts the compute threads.
-    pub(crate) async fn join(settings: &net::WorkerSettings, sandbox: &Arc<Sandbox>) -> Result<Self, ConnectError> {
+    pub(crate) async fn join(
+        settings: &net::WorkerSettings,
+        pass: &net::WorkerPass,
+        sandbox: &Arc<Sandbox>,
+    ) -> Result<Self, ConnectError> {
         let home = Home::default();
-        let link = net::join(settings, Arc::new(home.clone())).await?;
+        let link = net::join(settings, pass, Arc::new(home.clone())).await?;
         let (leave, left) = watch::channel(None);
         let uplink = Link {
             sender: link.sender(),
@@ -75,7 +82,8 @@ impl Session {
             leave,
         };
         let name = format!("{} ({})", settings.name, settings.arch);
-        let core = Arc::new(Core::new(settings.slots, name.clone(), settings.memory, Box::new(uplink)));
+        let printed = Printed::new(usize::try_from(sandbox.config().caps.log_buffer.0).unwrap_or(usize::MAX));
+        let core = Arc::new(Core::new(settings.slots, name.clone(), settings.memory, printed, Box::new(uplink)));
         // It is empty: this is the only place that fills it.
         let _ = home.0.set(Arc::downgrade(&core));
         let mut session = Self { link, core, left, threads: Vec::new() };
@@ -177,6 +185,10 @@ impl BlobStore for Home {
     fn write(&self, key: Key, bytes: Bytes, hash: Hash) -> Result<(), String> {
         self.core().ok_or("this worker is not ready")?.write(key, bytes, hash);
         Ok(())
+    }
+
+    fn log(&self, query: &LogQuery) -> Vec<LogLine> {
+        self.core().map_or_else(Vec::new, |core| core.printed().lines(query))
     }
 }
 

@@ -15,9 +15,12 @@ pub struct WorkerSettings {
     /// The scheduler's HOST:PORT
     #[arg(id = "scheduler", value_name = "SCHEDULER", env = "QUICSAND_SCHEDULER")]
     pub address: String,
-    /// A worker's join token.
+    /// A worker's join token; without one, the certificate of an earlier run has to do.
     #[arg(skip)]
-    pub token: String,
+    pub token: Option<String>,
+    /// The directory in which certificates are kept for later runs, as far as the scheduler keeps its own; nowhere by default.
+    #[arg(skip)]
+    pub state: Option<PathBuf>,
     /// A name for people; by default host and process
     #[arg(long)]
     pub name: Option<String>,
@@ -53,7 +56,8 @@ impl WorkerSettings {
     pub fn new(address: impl Into<String>, token: impl Into<String>) -> Self {
         Self {
             address: address.into(),
-            token: token.into(),
+            token: Some(token.into()),
+            state: None,
             name: None,
             slots: machine::processors(),
             memory: default_memory(),
@@ -77,6 +81,7 @@ impl WorkerSettings {
         Ok(net::WorkerSettings {
             address: self.address.clone(),
             token: self.token.clone(),
+            state: self.state.clone(),
             name: self.name.clone().unwrap_or_else(machine::name),
             slots: self.slots.max(1),
             memory: self.memory.0,

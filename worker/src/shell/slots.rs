@@ -73,7 +73,8 @@ pub(crate) fn start(core: &Arc<Core>, sandbox: &Arc<Sandbox>, slot: u32, name: &
 }
 
 fn serve(core: &Core, sandbox: &Arc<Sandbox>, slot: u32, name: &str) {
-    let mut runner = Runner::new(Arc::clone(sandbox));
+    let new = || Runner::printing(Arc::clone(sandbox), Arc::clone(core.printed()));
+    let mut runner = new();
     let mut next = None;
     while let Some(task) = next.take().or_else(|| core.mailbox(slot)?.take(|| runner.rest())) {
         let run = task.work.run;
@@ -81,7 +82,7 @@ fn serve(core: &Core, sandbox: &Arc<Sandbox>, slot: u32, name: &str) {
         let (entry, first, count) = (task.work.entry, task.work.first, task.work.args.count());
         let task_name = task.work.spec.name.clone();
         let ended = catch_unwind(AssertUnwindSafe(|| execute(&mut runner, task, name))).unwrap_or_else(|_| {
-            runner = Runner::new(Arc::clone(sandbox));
+            runner = new();
             Ended::failed(&task_name, entry, first, count, name, &TaskErrorKind::Worker, "the worker panicked")
         });
         next = core.run_ended(slot, Event::RunEnded { run, ended });

@@ -98,6 +98,25 @@ fn poison_is_found_by_deaths_alone() {
 }
 
 #[test]
+fn a_revoked_workers_work_goes_elsewhere_at_once_and_is_not_blamed() {
+    let mut lab = Lab::with(Config { max_deaths: 1, ..Config::default() });
+    lab.call(1, Vec::new());
+    lab.join(1, 1);
+    let (_, assignment) = lab.assignment();
+    lab.start(1, assignment.run);
+    lab.join(2, 1);
+    lab.event(Event::WorkerRevoked { worker: WorkerId(1) });
+    let actions = lab.take();
+    let told = |action: &Action| matches!(action, Action::ToWorker(WorkerId(1), ToWorker::Refused { reason }) if reason.contains("revoked"));
+    assert!(actions.iter().any(told), "{actions:?}");
+    assert!(actions.contains(&Action::DisconnectWorker(WorkerId(1))));
+    let elsewhere = |action: &Action| matches!(action, Action::ToWorker(WorkerId(2), ToWorker::Assign(_)));
+    assert!(actions.iter().any(elsewhere), "{actions:?}");
+    lab.event(Event::WorkerRevoked { worker: WorkerId(1) });
+    lab.event(Event::WorkerLeft { worker: WorkerId(1) });
+}
+
+#[test]
 fn drains_cut_offs_and_what_had_not_started_never_count() {
     let mut lab = Lab::with(Config { pipeline: 1, max_deaths: 1, ..Config::default() });
     lab.call(1, Vec::new());

@@ -4,6 +4,7 @@ mod examples;
 mod failures;
 mod lab;
 mod model;
+mod operators;
 mod play;
 mod requirements;
 mod speed;

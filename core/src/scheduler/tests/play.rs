@@ -18,7 +18,7 @@ use crate::{
     codec::{Args, Hole, RunBuilder, Span},
     ids::{ClientId, EntryId, Hash, Key, WorkerId},
     scheduler::{Action, Config, Event, Location, Scheduler},
-    wire::{FromClient, FromWorker, InputPlace, ToClient, WorkerHello},
+    wire::{FromClient, FromWorker, InputPlace, ToClient, ToWorker, WorkerHello},
 };
 
 /// What a client was told of an item.
@@ -59,6 +59,9 @@ const KINDS: [&str; 5] = ["", "zone=a", "zone=b gpu=2", "zone=a gpu=1 disk=10", 
 const ASKED: [&str; 8] =
     ["zone=a", "zone=b", "gpu=1", "gpu=2 zone=b", "zone=a gpu=1 disk=7", "disk=3", "disk=2", "arch=z80 disk=1"];
 
+/// More items than an entry of a play gets.
+const ENTRY_ITEMS: u64 = 2000;
+
 /// One step: what, and two numbers that say which and how.
 type Step = (u8, u32, u32);
 
@@ -89,12 +92,15 @@ impl Play {
         for action in actions {
             match action {
                 Action::ToClient(client, message) => self.told(client, message),
+                // To one that is being revoked.
+                Action::ToWorker(worker, ToWorker::Refused { .. }) if !self.workers.contains_key(&worker) => {}
                 Action::ToWorker(worker, message) => {
                     self.workers.get_mut(&worker).expect("workers that left are told nothing").incoming.push_back(message);
                 }
                 Action::Drop(span) => {
                     (span.first..span.first + span.count).for_each(|item| drop(self.held.remove(&span.entry.key(item))));
                 }
+                Action::DisconnectWorker(worker) if !self.workers.contains_key(&worker) => {}
                 Action::DisconnectClient(_) | Action::DisconnectWorker(_) => panic!("the model keeps to the protocol"),
             }
         }
@@ -174,6 +180,7 @@ impl Play {
             (11, Some(client), _) => self.send_data(client, b),
             (12..=13, Some(client), _) => self.release(client, a / 2, b),
             (14, Some(client), _) if b.is_multiple_of(4) => self.cancel(client, a / 2, b / 4),
+            (14, Some(client), _) if b % 16 == 1 => self.cancel_for_operator(client, a / 2, b / 16),
             (15, Some(client), _) => self.upload(client, b.is_multiple_of(8)),
             (16, Some(client), _) => self.unreachable(client, a / 2),
             (17, Some(client), _) if b.is_multiple_of(16) => {
@@ -280,7 +287,7 @@ impl Play {
         let spans = entries.map(|(&seq, &(len, _))| Span { entry: EntryId { client, seq }, first: 0, count: len }).collect();
         self.event(Event::FromClient(client, FromClient::Explain { query: 1, spans }));
         assert_eq!(
-            self.scheduler.status().queued.iter().map(|all| all.items).sum::<u64>(),
+            self.scheduler.status().waits.iter().map(|all| all.items).sum::<u64>(),
             self.scheduler.status().counts.queued
         );
     }
@@ -349,6 +356,18 @@ impl Play {
         }
     }
 
+    /// An operator cancels some of an entry's items, or all of it, to come or not.
+    fn cancel_for_operator(&mut self, client: ClientId, a: u32, b: u32) {
+        if let Some(mut span) = self.some_span(client, a, b) {
+            if b.is_multiple_of(2) {
+                span = Span { first: 0, count: u64::MAX, ..span };
+            }
+            let items = span.first..(span.first.saturating_add(span.count)).min(ENTRY_ITEMS);
+            self.graph.cancelled.extend(items.map(|i| span.entry.key(i)));
+            self.event(Event::Cancel(span));
+        }
+    }
+
     fn unreachable(&mut self, client: ClientId, a: u32) {
         let fake = &self.clients[&client];
         let stored: Vec<_> = fake.told.iter().filter(|(_, told)| matches!(told, Told::Stored(_))).map(|(&key, _)| key).collect();
@@ -360,7 +379,7 @@ impl Play {
     fn worker_dies(&mut self, worker: WorkerId) {
         self.graph.deaths = true;
         self.workers.remove(&worker);
-        self.event(Event::WorkerLeft { worker });
+        self.event(if worker.0.is_multiple_of(3) { Event::WorkerRevoked { worker } } else { Event::WorkerLeft { worker } });
     }
 
     fn read(&mut self, worker: WorkerId) {

@@ -41,7 +41,7 @@ fn what_nobody_can_run_waits_and_holds_up_nobody() {
     assert_eq!(lab.why(2), [(1, "no worker has gpu=2, the most is gpu=1".into())]);
     assert_eq!(lab.why(3), [(1, "no worker has tpu".into())]);
     let status = lab.scheduler.status();
-    let queued: Vec<_> = status.queued.iter().map(|all| (all.items, all.requires.to_string())).collect();
+    let queued: Vec<_> = status.waits.iter().map(|all| (all.items, all.requires.to_string())).collect();
     assert_eq!(queued, [(100, "zone=b".into()), (100, "gpu=2".into()), (100, "zone=a, gpu=1, tpu=1".into())]);
     lab.join_with(2, 1, "zone=b gpu=2");
     assert_eq!(placed(&mut lab), [(2, 1), (2, 2)], "one of each, in their order");
@@ -50,7 +50,7 @@ fn what_nobody_can_run_waits_and_holds_up_nobody() {
     for seq in 2..=302 {
         lab.release(seq, 0, 1);
     }
-    assert!(lab.scheduler.entries.is_empty() && lab.scheduler.status().queued.is_empty());
+    assert!(lab.scheduler.entries.is_empty() && lab.scheduler.status().waits.is_empty());
     assert_eq!(lab.scheduler.shapes.iter().count(), 1, "no shape outlives its entries");
 }
 

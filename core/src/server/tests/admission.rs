@@ -1,10 +1,10 @@
 //! Who gets in, and what those hear who do not.
 
-use std::{net::UdpSocket, path::PathBuf, time::Instant};
+use std::{net::UdpSocket, time::Instant};
 
 use super::*;
 use crate::{
-    abi,
+    TokenRefusal, abi,
     net::{Token, join},
     wire::{Hello, PROTOCOL, WorkerHello},
 };
@@ -21,13 +21,13 @@ fn bad_tokens_are_told_apart() {
     assert!(matches!(failure(&server, &server.token(Role::Worker).to_string()), ConnectError::Token { .. }));
     let wrong_secret = Token { secret: [1; 32], ..token.clone() };
     let error = failure(&server, &wrong_secret.to_string());
-    assert!(matches!(&error, ConnectError::Token { reason } if reason.contains("does not know it")), "{error}");
+    assert!(matches!(error, ConnectError::TokenRefused { why: TokenRefusal::Unknown, .. }), "{error}");
     let wrong_role = Token { role: Role::Worker, ..token.clone() };
     let error = runtime().block_on(async {
-        let settings = WorkerSettings { token: wrong_role.to_string(), ..worker_settings(&server) };
-        worker::join(&settings, Arc::new(TestStore::default())).await.err().expect("not let in")
+        let settings = WorkerSettings { token: Some(wrong_role.to_string()), ..worker_settings(&server) };
+        try_join(&settings, Arc::new(TestStore::default())).await.err().expect("not let in")
     });
-    assert!(matches!(error, ConnectError::Token { .. }), "{error}");
+    assert!(matches!(error, ConnectError::TokenRefused { why: TokenRefusal::Unknown, .. }), "{error}");
     let wrong_ca = Ca::in_memory().expect("a CA").token(Role::Client);
     let error = failure(&server, &wrong_ca.to_string());
     assert!(matches!(error, ConnectError::Certificate { .. }), "{error}");
@@ -38,13 +38,16 @@ fn bad_tokens_are_told_apart() {
 #[test]
 fn roles_and_versions_are_checked_at_the_greeting() {
     let (server, fake) = serve();
-    let text = server.local_addr().to_string();
-    let hello = Hello { protocol: PROTOCOL, abi: abi::VERSION, name: String::new(), worker: None, module: Some(Hash([0; 32])) };
+    let hello = Hello {
+        protocol: PROTOCOL,
+        abi: abi::VERSION,
+        name: String::new(),
+        worker: None,
+        module: Some(Hash([0; 32])),
+        operator: false,
+    };
     let greet = |role, hello: Hello| {
-        runtime().block_on(async {
-            let (endpoint, address, credentials) = join::join(&text, &server.token(role)).await.expect("joined");
-            join::greet(&endpoint, &address, &credentials, &hello).await.err().expect("not let in")
-        })
+        runtime().block_on(async { join::enter(&pass(&server, role), |_| Ok(hello.clone())).await.err().expect("not let in") })
     };
     let error = greet(Role::Worker, hello.clone());
     assert!(matches!(&error, ConnectError::Refused { reason, .. } if reason.contains("role")), "{error}");
@@ -60,7 +63,6 @@ fn roles_and_versions_are_checked_at_the_greeting() {
 #[test]
 fn a_worker_of_another_version_hears_both_and_one_that_is_malformed_what_is_wrong() {
     let (server, fake) = serve();
-    let text = server.local_addr().to_string();
     let offer = WorkerHello {
         slots: 1,
         memory: 1 << 30,
@@ -71,11 +73,9 @@ fn a_worker_of_another_version_hears_both_and_one_that_is_malformed_what_is_wron
         resources: Vec::new(),
     };
     let greet = |protocol: u32, offer: WorkerHello| {
-        let hello = Hello { protocol, abi: abi::VERSION, name: String::new(), worker: Some(offer), module: None };
-        runtime().block_on(async {
-            let (endpoint, address, credentials) = join::join(&text, &server.token(Role::Worker)).await.expect("joined");
-            join::greet(&endpoint, &address, &credentials, &hello).await.err().expect("not let in")
-        })
+        let hello = Hello { protocol, abi: abi::VERSION, name: String::new(), worker: Some(offer), module: None, operator: false };
+        let entering = async { join::enter(&pass(&server, Role::Worker), |_| Ok(hello.clone())).await };
+        runtime().block_on(entering).err().expect("not let in")
     };
     let error = greet(99, offer.clone());
     assert!(matches!(error, ConnectError::Version { ours: 99, theirs: PROTOCOL, .. }), "{error}");
@@ -89,23 +89,6 @@ fn a_worker_of_another_version_hears_both_and_one_that_is_malformed_what_is_wron
     check(WorkerHello { labels: vec![("zone".into(), "\x1b[2J".into())], ..offer.clone() }, "value of a label");
     check(WorkerHello { resources: vec![("big gpu".into(), 1)], ..offer }, "name of a label or resource");
     assert!(!fake.happened(|event| matches!(event, Event::WorkerJoined { .. })));
-}
-
-#[test]
-fn another_clusters_certificate_is_not_accepted() {
-    let ((ours, fake), (theirs, _)) = (serve(), serve());
-    let error = runtime().block_on(async {
-        let (endpoint, mut address, mut credentials) =
-            join::join(&theirs.local_addr().to_string(), &theirs.token(Role::Client)).await.expect("joined there");
-        let (_, _, here) = join::join(&ours.local_addr().to_string(), &ours.token(Role::Client)).await.expect("joined here");
-        address.socket = ours.local_addr();
-        credentials.ca = here.ca;
-        let hello =
-            Hello { protocol: PROTOCOL, abi: abi::VERSION, name: String::new(), worker: None, module: Some(Hash([0; 32])) };
-        join::greet(&endpoint, &address, &credentials, &hello).await.err().expect("not let in")
-    });
-    assert!(matches!(&error, ConnectError::Refused { reason, .. } if reason.contains("certificate")), "{error}");
-    assert!(!fake.happened(|event| matches!(event, Event::ClientJoined { .. })));
 }
 
 #[test]
@@ -147,35 +130,4 @@ fn too_many_peers_are_turned_away() {
     let error = failure(&server, &server.token(Role::Client).to_string());
     assert!(matches!(&error, ConnectError::Refused { reason, .. } if reason.contains("as many peers")), "{error}");
     first.ping(1);
-}
-
-/// A directory of its own, removed again.
-struct Directory(PathBuf);
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // What is left behind harms nobody.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-#[test]
-fn a_cluster_keeps_its_ca_and_tokens() {
-    let directory = Directory(std::env::temp_dir().join(format!("quicsand-ca-{}", std::process::id())));
-    let first = Ca::load_or_create(&directory.0).expect("created");
-    let second = Ca::load_or_create(&directory.0).expect("loaded");
-    assert_eq!(first.token(Role::Worker), second.token(Role::Worker));
-    let settings = ServerSettings::new("127.0.0.1:0".parse().expect("an address"), second);
-    let server = SchedulerServer::start_with(settings, Box::new(Fake::default())).expect("started");
-    TestClient::try_connect(&server, &first.token(Role::Client).to_string()).expect("the old token is good").ping(1);
-    #[cfg(unix)]
-    for name in ["ca-key.pem", "client.token", "worker.token"] {
-        let mode = std::os::unix::fs::PermissionsExt::mode(&directory.0.join(name).metadata().expect("there").permissions());
-        assert_eq!(mode & 0o777, 0o600, "{name}");
-    }
-    let other = Directory(directory.0.with_extension("other"));
-    Ca::load_or_create(&other.0).expect("created");
-    std::fs::copy(other.0.join("ca-key.pem"), directory.0.join("ca-key.pem")).expect("copied");
-    let error = Ca::load_or_create(&directory.0).expect_err("mixed up").to_string();
-    assert!(error.contains("does not belong"), "{error}");
 }

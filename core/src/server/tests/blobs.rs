@@ -126,13 +126,12 @@ fn values_are_relayed_or_fetched_directly() {
 fn what_arrives_is_checked() {
     let (server, fake) = serve();
     runtime().block_on(async {
-        let text = server.local_addr().to_string();
-        let (endpoint, address, credentials) = crate::net::join::join(&text, &server.token(Role::Client)).await.expect("joined");
         let module = Some(Hash::of(b"never uploaded"));
-        let hello = Hello { protocol: PROTOCOL, abi: crate::abi::VERSION, name: String::new(), worker: None, module };
-        let greeted = crate::net::join::greet(&endpoint, &address, &credentials, &hello).await.expect("let in");
+        let (abi, name) = (crate::abi::VERSION, String::new());
+        let hello = Hello { protocol: PROTOCOL, abi, name, worker: None, module, operator: false };
+        let greeted = crate::net::join::enter(&pass(&server, Role::Client), |_| Ok(hello.clone())).await.expect("let in");
         let crate::wire::Welcome::Client { id, .. } = greeted.welcome else { panic!("{:?}", greeted.welcome) };
-        let connection = greeted.connection.clone();
+        let crate::net::join::Approached { endpoint, connection, keyring, .. } = greeted.approached;
         let (key, bytes) = (EntryId { client: id, seq: 1 }.key(0), Bytes::from(vec![7; 100_000]));
         let put = |key, len, hash| BlobRequest::Put { key, len, hash, grant: None };
         let refusal = |result: Result<(), BlobError>| match result {
@@ -170,7 +169,7 @@ fn what_arrives_is_checked() {
         assert!(!fake.happened(|event| matches!(event, Event::Held { .. })));
 
         blobs::put(&connection, &put(key, 100_000, Hash::of(&bytes)), bytes.clone()).await.expect("taken");
-        let peers = Peers::new(endpoint, &credentials, connection).expect("configured");
+        let peers = Peers::new(endpoint, &keyring, connection).expect("configured");
         assert_eq!(peers.fetch(key, 100_000, Hash::of(&bytes), &[]).await, Ok(bytes.clone()));
         let other_length = peers.fetch(key, 5, Hash::of(&bytes), &[]).await;
         assert_eq!(other_length, Err(BlobError::Length { expected: 5, got: 100_000 }));
@@ -190,10 +189,10 @@ fn workers_fetch_from_each_other() {
         store.write(key, bytes.clone(), hash).expect("taken");
         let listen = Some("127.0.0.1:0".parse().expect("an address"));
         let settings = WorkerSettings { listen, ..worker_settings(&server) };
-        let giver = worker::join(&settings, store).await.expect("joined");
+        let giver = try_join(&settings, store).await.expect("joined");
         let address = giver.listen_address().expect("it serves");
         let taken = WorkerSettings { listen: Some(address), ..settings };
-        let error = worker::join(&taken, Arc::new(TestStore::default())).await.err().expect("the port is taken");
+        let error = try_join(&taken, Arc::new(TestStore::default())).await.err().expect("the port is taken");
         assert!(matches!(error, ConnectError::Start { .. }), "{error}");
 
         let (taker, _) = join_worker(&server).await;

@@ -15,11 +15,9 @@ use crate::{
 
 /// A client that is in, without the code that makes clients well-behaved.
 async fn intrude(server: &SchedulerServer) -> Greeted {
-    let text = server.local_addr().to_string();
-    let (endpoint, address, credentials) = join::join(&text, &server.token(Role::Client)).await.expect("joined");
     let module = Some(Hash::of(b"never uploaded"));
-    let hello = Hello { protocol: PROTOCOL, abi: abi::VERSION, name: String::new(), worker: None, module };
-    join::greet(&endpoint, &address, &credentials, &hello).await.expect("let in")
+    let hello = Hello { protocol: PROTOCOL, abi: abi::VERSION, name: String::new(), worker: None, module, operator: false };
+    join::enter(&pass(server, Role::Client), |_| Ok(hello.clone())).await.expect("let in")
 }
 
 /// Has an intruder write these bytes and checks what it hears and that another client goes on.
@@ -37,7 +35,7 @@ fn check(bytes: &[u8], complaint: &str) {
             other => panic!("{other:?}"),
         }
         assert_eq!(inlet.read(&mut messages).await, Ok(false));
-        intruder.connection.closed().await;
+        intruder.approached.connection.closed().await;
     });
     fake.wait_for(|event| matches!(event, Event::ClientLeft { .. }));
     let left = |event: &Event| matches!(event, Event::ClientLeft { client } if *client == bystander.connected.client);
@@ -81,7 +79,7 @@ fn a_stream_that_ends_within_a_frame() {
         let mut intruder = intrude(&server).await;
         intruder.send.write_all(&[9, 0, 0, 0, 1]).await.expect("written");
         intruder.send.finish().expect("open");
-        intruder.connection.closed().await;
+        intruder.approached.connection.closed().await;
     });
     fake.wait_for(|event| matches!(event, Event::ClientLeft { .. }));
 }
@@ -114,14 +112,14 @@ fn values_that_nobody_reads_do_not_hold_up_messages() {
         let Welcome::Client { id, .. } = peer.welcome else { panic!("{:?}", peer.welcome) };
         let (key, bytes) = (EntryId { client: id, seq: 1 }.key(0), big());
         let put = BlobRequest::Put { key, len: bytes.len() as u64, hash: Hash::of(&bytes), grant: None };
-        blobs::put(&peer.connection, &put, bytes.clone()).await.expect("taken");
+        blobs::put(&peer.approached.connection, &put, bytes.clone()).await.expect("taken");
         let mut answers = Vec::new();
         for _ in 0..STREAMS {
             let get = BlobRequest::Get { key, grant: None };
-            answers.push(blobs::ask(&peer.connection, &get, PATIENCE).await.expect("found"));
+            answers.push(blobs::ask(&peer.approached.connection, &get, PATIENCE).await.expect("found"));
         }
         let filled = async {
-            while peer.connection.stats().udp_rx.bytes < STREAMS * bytes.len() as u64 {
+            while peer.approached.connection.stats().udp_rx.bytes < STREAMS * bytes.len() as u64 {
                 tokio::task::yield_now().await;
             }
         };

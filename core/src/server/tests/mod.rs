@@ -3,12 +3,14 @@
 mod admission;
 mod blobs;
 mod hostile;
+mod members;
 mod messages;
+mod operators;
 
 use std::{
     collections::HashMap,
     sync::{Arc, mpsc},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -19,14 +21,19 @@ use super::{SchedulerServer, ServerSettings, machine::Machine};
 use crate::{
     ConnectError,
     client::backend::Inbox,
+    codec::Span,
     ids::{EntryId, Hash, Key},
     net::{
         Ca, Reserved, Room,
         client::{ConnectSettings, Connected, Program, connect},
-        worker::{self, BlobStore, WorkerLink, WorkerSettings},
+        pass::Pass,
+        worker::{self, BlobStore, WorkerLink, WorkerPass, WorkerSettings},
     },
     scheduler::{Action, Event, Location, Scheduler, Status},
-    wire::{FromClient, FromWorker, Role, StateCounts, ToClient, ToWorker},
+    wire::{
+        FromClient, FromWorker, LogLine, LogQuery, Role, StateCounts, ToClient, ToWorker,
+        operator::{Failures, OperatorRefusal, Tasks},
+    },
 };
 
 /// Whatever is waited for takes far less; a test that waits longer has failed.
@@ -76,8 +83,24 @@ impl Machine for Fake {
     }
 
     fn status(&self) -> Status {
-        Scheduler::new(crate::scheduler::Config::default()).status()
+        idle().status()
     }
+
+    fn tasks(&self, now: Duration, limit: usize) -> Tasks {
+        idle().tasks(now, limit)
+    }
+
+    fn failures(&self, now: Duration, limit: usize) -> Failures {
+        idle().failures(now, limit)
+    }
+
+    fn pending(&self, span: &Span) -> Result<u64, OperatorRefusal> {
+        idle().pending(span)
+    }
+}
+
+fn idle() -> Scheduler {
+    Scheduler::new(crate::scheduler::Config::default())
 }
 
 impl Fake {
@@ -147,10 +170,14 @@ impl TestClient {
     }
 
     fn connect_to(address: &str, token: &str, wasm: &'static [u8]) -> Result<Self, ConnectError> {
-        let settings = ConnectSettings { address: address.to_owned(), token: token.to_owned(), name: "test".to_owned() };
+        let (address, token) = (address.to_owned(), Some(token.to_owned()));
+        Self::enter(&ConnectSettings { address, token, state: None, name: "test".to_owned() }, wasm)
+    }
+
+    fn enter(settings: &ConnectSettings, wasm: &'static [u8]) -> Result<Self, ConnectError> {
         let (sender, inbox) = mpsc::channel();
         let program = Program { wasm: Bytes::from_static(wasm), hash: Hash::of(wasm) };
-        let connected = connect(&settings, program, Arc::new(TestInbox(sender)))?;
+        let connected = connect(settings, program, Arc::new(TestInbox(sender)))?;
         Ok(Self { connected, inbox })
     }
 
@@ -182,13 +209,16 @@ impl Drop for TestClient {
     }
 }
 
-/// Keeps values in a map.
+/// Keeps values in a map; while that is locked, nobody is answered.
 #[derive(Default)]
-struct TestStore(Mutex<HashMap<Key, (Bytes, Hash)>>);
+struct TestStore {
+    values: Mutex<HashMap<Key, (Bytes, Hash)>>,
+    lines: Vec<LogLine>,
+}
 
 impl BlobStore for TestStore {
     fn read(&self, key: Key) -> Option<(Bytes, Hash)> {
-        self.0.lock().get(&key).cloned()
+        self.values.lock().get(&key).cloned()
     }
 
     fn reserve(&self, len: u64) -> Result<Reserved, String> {
@@ -196,8 +226,14 @@ impl BlobStore for TestStore {
     }
 
     fn write(&self, key: Key, bytes: Bytes, hash: Hash) -> Result<(), String> {
-        self.0.lock().insert(key, (bytes, hash));
+        self.values.lock().insert(key, (bytes, hash));
         Ok(())
+    }
+
+    fn log(&self, query: &LogQuery) -> Vec<LogLine> {
+        let _values = self.values.lock();
+        let wanted: Vec<_> = self.lines.iter().filter(|line| query.wants(line)).cloned().collect();
+        wanted[wanted.len().saturating_sub(query.limit as usize)..].to_vec()
     }
 }
 
@@ -205,10 +241,17 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
 }
 
+/// What a peer of that role gets in with; nothing is kept.
+fn pass(server: &SchedulerServer, role: Role) -> Pass {
+    let (address, token) = (server.local_addr().to_string(), server.token(role).to_string());
+    Pass::new(&address, &[role], Some(&token), None, SystemTime::now()).expect("a token")
+}
+
 fn worker_settings(server: &SchedulerServer) -> WorkerSettings {
     WorkerSettings {
         address: server.local_addr().to_string(),
-        token: server.token(Role::Worker).to_string(),
+        token: Some(server.token(Role::Worker).to_string()),
+        state: None,
         name: "test".to_owned(),
         slots: 1,
         memory: 1 << 30,
@@ -221,8 +264,12 @@ fn worker_settings(server: &SchedulerServer) -> WorkerSettings {
 
 async fn join_worker(server: &SchedulerServer) -> (WorkerLink, Arc<TestStore>) {
     let store = Arc::new(TestStore::default());
-    let link = worker::join(&worker_settings(server), Arc::clone(&store) as Arc<dyn BlobStore>).await.expect("joined");
+    let link = try_join(&worker_settings(server), Arc::clone(&store) as Arc<dyn BlobStore>).await.expect("joined");
     (link, store)
+}
+
+async fn try_join(settings: &WorkerSettings, store: Arc<dyn BlobStore>) -> Result<WorkerLink, ConnectError> {
+    worker::join(settings, &WorkerPass::new(settings)?, store).await
 }
 
 fn holds(key: Key, bytes: &Bytes) -> FromWorker {
