@@ -11,6 +11,23 @@ use crate::{ids::Key, limits::Size};
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a result cannot be had.
+///
+/// ```
+/// # use quicsand::{Client, task};
+/// # #[task]
+/// # fn half(x: u32) -> Result<u32, String> { if x % 2 == 0 { Ok(x / 2) } else { Err(format!("{x} is odd")) } }
+/// # fn main() -> quicsand::Result<()> {
+/// # let client = Client::local();
+/// use quicsand::{Error, TaskErrorKind};
+///
+/// match client.submit(half, 3).result() {
+///     Ok(value) => println!("{value}"),
+///     Err(Error::Task(error)) => assert_eq!((&error.kind, error.message.as_str()), (&TaskErrorKind::Returned, "3 is odd")),
+///     Err(error) => return Err(error),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum Error {

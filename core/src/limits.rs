@@ -13,6 +13,15 @@ pub const DEFAULT_MEMORY: u64 = 1 << 30;
 pub const DEFAULT_TIMEOUT: Option<Duration> = None;
 
 /// What one item of a call may use, where it can run, and how often and how eagerly it is tried.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use quicsand::Options;
+///
+/// let options = Options { memory: 64 << 20, timeout: Some(Duration::from_secs(1)), ..Options::DEFAULT };
+/// assert_eq!(options.retries, 0);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Options {
     /// Bytes of linear memory; the smaller of this and the worker's cap holds.

@@ -3,6 +3,15 @@
 use std::sync::OnceLock;
 
 /// The module of a program: made by [`#[quicsand::main]`](crate::main) or [`embed!`](crate::embed), never by hand.
+///
+/// ```
+/// static MODULE: quicsand::Module = quicsand::embed!();
+///
+/// match MODULE.wasm() {
+///     Ok(bytes) => println!("{} bytes", bytes.len()),
+///     Err(reason) => println!("{reason}"),
+/// }
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Module {
     wasm: Result<&'static [u8], &'static str>,

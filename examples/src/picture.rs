@@ -31,7 +31,10 @@ impl Picture {
 
     /// Puts pixels, `width` in a row, where their first is at (`x`, `y`). What lies beyond the borders is cut off.
     pub fn put(&mut self, x: usize, y: usize, width: usize, rgb: &[u8]) {
-        let len = width.min(self.width.saturating_sub(x)) * 3;
+        if x >= self.width {
+            return;
+        }
+        let len = width.min(self.width - x) * 3;
         let rows = self.rgb.chunks_exact_mut(self.width.max(1) * 3).skip(y);
         for (row, pixels) in rows.zip(rgb.chunks_exact(width.max(1) * 3)) {
             row[x * 3..][..len].copy_from_slice(&pixels[..len]);
@@ -85,6 +88,7 @@ mod tests {
         let mut picture = Picture::new(2, 2, [0; 3]);
         picture.put(1, 1, 2, &[7; 12]);
         picture.put(5, 5, 1, &[8; 3]);
+        picture.put(50, 0, 1, &[8; 3]);
         assert_eq!(picture.rgb, [[0; 3], [0; 3], [0; 3], [7; 3]].concat());
     }
 }

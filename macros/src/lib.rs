@@ -70,6 +70,22 @@ pub fn task(args: TokenStream, item: TokenStream) -> TokenStream {
 /// with the features, overflow checks and debug assertions of the outer build (features of dependencies that are given on the
 /// command line cannot be seen). `cargo check`, clippy, rustdoc and editors build none. In the guest, `main` is empty.
 ///
+/// ```
+/// use quicsand::{Client, task};
+///
+/// #[task]
+/// fn inc(x: i64) -> i64 {
+///     x + 1
+/// }
+///
+/// #[quicsand::main]
+/// fn main() -> quicsand::Result<()> {
+///     let client = Client::from_env()?; // finds the module by itself
+///     assert_eq!(client.submit(inc, 1).result()?, 2);
+///     Ok(())
+/// }
+/// ```
+///
 /// - `tasks = "package"`: the library package that holds the tasks, a dependency of this one. Only that is built for WebAssembly,
 ///   so this package's other dependencies need not compile for it.
 /// - `crate = "path"`: where the `quicsand` crate is.

@@ -69,7 +69,10 @@ const ROOMS: &[Room] = &[
     ),
     room("worker/src/shell", &["ids", "error", "codec", "limits", "requirements", "wire", "net", "state", "sandbox"]),
     room("worker/src/cluster", &["error", "module", "client", "wire", "net", "server", "shell", "command"]),
-    room("worker/src/command", &["ids", "error", "limits", "requirements", "codec", "wire", "net", "server", "shell", "setup", "sandbox"]),
+    room(
+        "worker/src/command",
+        &["ids", "error", "limits", "requirements", "codec", "wire", "net", "server", "shell", "setup", "sandbox"],
+    ),
     room("worker/src/lib", &["cluster", "shell", "sandbox", "command"]),
     room("worker/src/main", &["command"]),
 ];

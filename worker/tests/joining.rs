@@ -150,9 +150,10 @@ fn a_token_for_one_use_is_enough_for_a_worker_that_is_started_twice() {
 fn a_revoked_token_lets_nobody_in_any_more() {
     let state = state();
     let scheduler = scheduler(state.path());
-    let token = stdout(state.path(), &["token", "create", "--role", "client"]);
+    let token = stdout(state.path(), &["token", "create", "--role", "client", "--note", "guest"]);
     let table = stdout(state.path(), &["token", "list"]);
-    let id = table.lines().last().expect("listed").split(' ').next().expect("an id");
+    let line = table.lines().find(|line| line.ends_with("guest")).expect("listed");
+    let id = line.split(' ').next().expect("an id");
     stdout(state.path(), &["status", "--scheduler", scheduler.text("address"), "--token", token.trim()]);
     stdout(state.path(), &["token", "revoke", id]);
     let error = complaint(state.path(), &["status", "--scheduler", scheduler.text("address"), "--token", token.trim()]);

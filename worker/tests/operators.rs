@@ -117,7 +117,7 @@ fn texts(json: &str, name: &str) -> Vec<String> {
 fn an_operator_sees_and_cancels() {
     let fleet = Fleet::start();
     let status = fleet.say(&["status", "--json"]);
-    assert_eq!(texts(&status, "arch").len(), 2, "{status}");
+    assert_eq!(texts(&status, "identity").len(), 2, "{status}");
     let mut names = texts(&status, "name");
     names.sort();
     assert_eq!(names, ["local-0", "local-1"]);
@@ -189,7 +189,7 @@ fn a_clusters_workers_are_started_again_and_end_with_it() {
     assert_eq!(workers.len(), 2);
     signal("KILL", workers[0]);
     // The scheduler numbers the scheduler's peers: two workers have had 1 and 2.
-    fleet.wait_for(&["status", "--json"], |status| status.contains("\"id\":3,") && texts(status, "arch").len() == 2);
+    fleet.wait_for(&["status", "--json"], |status| status.contains("\"id\":3,") && texts(status, "identity").len() == 2);
     let workers = children(fleet.process.id());
     let state = fleet.announced("state");
     signal("TERM", fleet.process.id());

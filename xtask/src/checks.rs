@@ -4,7 +4,10 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::steps::{cargo, programs, run, set_up};
+use crate::{
+    book, deploy,
+    steps::{cargo, programs, run, set_up},
+};
 
 /// Runs all tests; `rest` goes to `cargo test`. Building the workspace's tests builds the `quicsand` command, which some of them start.
 pub(crate) fn test(rest: &[String]) -> Result<()> {
@@ -26,5 +29,7 @@ pub(crate) fn ci() -> Result<()> {
     set_up()?;
     run(&mut cargo(["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     run(cargo(["doc", "--release", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+    book::build()?;
+    deploy::check()?;
     test(&[])
 }

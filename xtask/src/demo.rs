@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::{
-    cluster::Cluster,
-    steps::{cargo, programs, root, run, set_up},
+    cluster::{Cluster, WorkerPlan},
+    steps::{cargo, program, root, run, set_up},
 };
 
 const WORKERS: usize = 2;
@@ -40,7 +40,9 @@ impl Demo {
         std::fs::create_dir_all(&shown).with_context(|| format!("{} cannot be made", shown.display()))?;
         let (picture, table) = (shown.join("zstack.png"), shown.join("zstack.csv"));
 
-        let cluster = Cluster::start(&programs().join(program("quicsand")), WORKERS)?;
+        let quicsand = program("quicsand");
+        let workers: Vec<_> = (0..WORKERS).map(|index| WorkerPlan::new(format!("demo-{index}"), &quicsand)).collect();
+        let cluster = Cluster::start(&quicsand, &workers)?;
         eprintln!("xtask: a scheduler and {WORKERS} sandboxed workers run, joined over QUIC at {}", cluster.address);
         run(&mut on(&cluster, "quickstart"))?;
         run(on(&cluster, "zstack").args(&stack).arg("--csv").arg(&table).arg("--png").arg(&picture))?;
@@ -52,13 +54,9 @@ impl Demo {
 
 /// An example, told where the cluster is.
 fn on(cluster: &Cluster, example: &str) -> Command {
-    let mut command = Command::new(programs().join(program(example)));
+    let mut command = Command::new(program(example));
     command.env("QUICSAND_SCHEDULER", &cluster.address).env("QUICSAND_TOKEN", &cluster.token);
     command
-}
-
-fn program(name: &str) -> String {
-    format!("{name}{}", env::consts::EXE_SUFFIX)
 }
 
 fn summary(stack: Option<&Path>, picture: &Path, table: &Path) -> String {

@@ -3,9 +3,12 @@
 //!
 //! Everything runs in the release profile, so that demo, tests and benchmarks share one build of wasmtime and quinn.
 
+mod book;
 mod checks;
 mod cluster;
 mod demo;
+mod deploy;
+mod mixed_fleet;
 mod steps;
 
 use std::process::ExitCode;
@@ -38,7 +41,13 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
-    /// Check format, lints and documentation, then run all tests
+    /// Have an x86-64 worker and an aarch64 worker, in an emulator, share jobs, and compare the results
+    MixedFleet,
+    /// Build the book into target/book
+    Book,
+    /// Check the systemd units, the Dockerfile and the Kubernetes manifests, as far as this machine can
+    Deploy,
+    /// Check format, lints, documentation, book and packaging, then run all tests
     Ci,
 }
 
@@ -48,6 +57,9 @@ fn main() -> ExitCode {
         Chore::Demo(demo) => demo.run(),
         Chore::Test { rest } => checks::test(&rest),
         Chore::Bench { rest } => checks::bench(&rest),
+        Chore::MixedFleet => mixed_fleet::run_all(),
+        Chore::Book => book::build(),
+        Chore::Deploy => deploy::check(),
         Chore::Ci => checks::ci(),
     };
     match result {

@@ -24,6 +24,11 @@ pub(crate) fn programs() -> PathBuf {
     root().join(target).join("release")
 }
 
+/// The path of a built program.
+pub(crate) fn program(name: &str) -> PathBuf {
+    programs().join(format!("{name}{}", env::consts::EXE_SUFFIX))
+}
+
 /// Makes the guest toolchain ready.
 pub(crate) fn set_up() -> Result<()> {
     // What the script says goes to standard error: a chore's standard output is its own.
@@ -50,7 +55,10 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     let words: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
     let line = format!("{program} {}", words.join(" "));
     eprintln!("xtask: {line}");
-    let status = command.current_dir(root()).status().with_context(|| format!("`{line}` could not be started"))?;
+    if command.get_current_dir().is_none() {
+        command.current_dir(root());
+    }
+    let status = command.status().with_context(|| format!("`{line}` could not be started"))?;
     if !status.success() {
         bail!("`{line}` failed ({status})");
     }

@@ -25,6 +25,18 @@ const RELEASE_BYTES: usize = 8 << 20;
 const WINDOW_BYTES: u64 = 256 << 20;
 
 /// The results of [`Client::batched_map`](crate::Client::batched_map), in order. Dropping it in the middle cancels the rest.
+///
+/// ```
+/// # use quicsand::{Client, task};
+/// # #[task]
+/// # fn inc(x: i64) -> i64 { x + 1 }
+/// # fn main() -> quicsand::Result<()> {
+/// # let client = Client::local();
+/// let firsts: Vec<i64> = client.batched_map(inc, 0..).take(3).collect::<Result<_, _>>()?; // the rest is cancelled
+/// assert_eq!(firsts, [1, 2, 3]);
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a batched map draws from its arguments only as its results are consumed"]
 pub struct BatchedMap<T, I> {
     /// What is still to be sent; `None` when the iterator ended.

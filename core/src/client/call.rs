@@ -37,24 +37,77 @@ impl<T: Task> Call<T> {
     }
 
     /// How often an item that failed is tried again.
+    ///
+    /// ```
+    /// # use quicsand::{Client, task};
+    /// # #[task]
+    /// # fn inc(x: i64) -> i64 { x + 1 }
+    /// # fn main() -> quicsand::Result<()> {
+    /// # let client = Client::local();
+    /// let future = client.task(inc).retries(3).submit(1);
+    /// assert_eq!(future.result()?, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn retries(mut self, retries: u32) -> Self {
         self.options.retries = retries;
         self
     }
 
     /// Higher goes first; 0 where nothing is said.
+    ///
+    /// ```
+    /// # use quicsand::{Client, task};
+    /// # #[task]
+    /// # fn inc(x: i64) -> i64 { x + 1 }
+    /// # fn main() -> quicsand::Result<()> {
+    /// # let client = Client::local();
+    /// let urgent = client.task(inc).priority(10).submit(1);
+    /// assert_eq!(urgent.result()?, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn priority(mut self, priority: i32) -> Self {
         self.options.priority = priority;
         self
     }
 
     /// Time for one item. Workers' owners may set less.
+    ///
+    /// ```
+    /// # use quicsand::{Client, task};
+    /// # #[task]
+    /// # fn sleep(ms: u64) { std::thread::sleep(std::time::Duration::from_millis(ms)) }
+    /// # fn main() -> quicsand::Result<()> {
+    /// # let client = Client::local();
+    /// use std::time::Duration;
+    ///
+    /// use quicsand::{Error, TaskErrorKind};
+    ///
+    /// let late = client.task(sleep).timeout(Duration::from_millis(20)).submit(100);
+    /// let Err(Error::Task(error)) = late.result() else { panic!("it was in time") };
+    /// assert_eq!(error.kind, TaskErrorKind::TimeLimit { limit_ms: 20 });
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.options.timeout = Some(timeout);
         self
     }
 
     /// Bytes of memory for the sandbox. Workers' owners may set less. In-process nothing limits memory.
+    ///
+    /// ```
+    /// # use quicsand::{Client, task};
+    /// # #[task]
+    /// # fn inc(x: i64) -> i64 { x + 1 }
+    /// # fn main() -> quicsand::Result<()> {
+    /// # let client = Client::local();
+    /// let future = client.task(inc).memory(64 << 20).submit(1);
+    /// assert_eq!(future.result()?, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn memory(mut self, bytes: u64) -> Self {
         self.options.memory = bytes;
         self
@@ -79,12 +132,27 @@ impl<T: Task> Call<T> {
     /// How much of a named resource of its worker each call takes, from when it is sent there to its end (a batch of a map takes it
     /// once: its items run one after another); in addition to what `#[task(requires(…))]` says, or instead of another amount there.
     /// With 0 none of it. In-process there is enough of everything.
+    ///
+    /// A client may have 1024 different sets of requirements under way at a time: amounts are for kinds of calls, not for each its own. A
+    /// call that takes much of a resource can wait for as long as others keep taking little of it.
     pub fn require_resource(mut self, name: impl Into<String>, amount: u64) -> Self {
         self.options.requires.set_resource(name.into(), amount);
         self
     }
 
     /// The name that errors, logs and status show, instead of the task's; cut off at 1 KiB.
+    ///
+    /// ```
+    /// # use quicsand::{Client, task};
+    /// # #[task]
+    /// # fn fail() -> Result<(), String> { Err("it does so always".into()) }
+    /// # fn main() -> quicsand::Result<()> {
+    /// # let client = Client::local();
+    /// let error = client.task(fail).name("step 3").submit(()).result().unwrap_err();
+    /// assert!(error.to_string().starts_with("task `step 3` failed: "), "{error}");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self

@@ -13,6 +13,20 @@ use super::Future;
 use crate::error::Result;
 
 /// Gives `(position, result)` of each future once it has ended; from [`Client::as_completed`](crate::Client::as_completed).
+///
+/// ```
+/// # use quicsand::{Client, task};
+/// # #[task]
+/// # fn inc(x: i64) -> i64 { x + 1 }
+/// # fn main() -> quicsand::Result<()> {
+/// # let client = Client::local();
+/// let many = client.map(inc, 0..3);
+/// let mut completed = client.as_completed(&many);
+/// let (position, result) = completed.next().expect("three of them");
+/// assert_eq!(result?, position as i64 + 1);
+/// # Ok(())
+/// # }
+/// ```
 pub struct AsCompleted<T> {
     /// By position; `None` once given.
     futures: Vec<Option<Future<T>>>,

@@ -34,6 +34,18 @@ impl Client {
     ///
     /// Values go through the same encoding and calls through the same scheduler as on a fleet. Memory is not limited here; a call that is
     /// cancelled or runs out of time ends for its future, but its function runs on.
+    ///
+    /// ```
+    /// # use quicsand::{Client, task};
+    /// # #[task]
+    /// # fn inc(x: i64) -> i64 { x + 1 }
+    /// # fn main() -> quicsand::Result<()> {
+    /// # let client = Client::local();
+    /// let client = Client::local();
+    /// assert_eq!(client.submit(inc, 1).result()?, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn local() -> Self {
         let shared = Shared::new(Bookkeeping::new(ClientId(1), LOCAL_CREDIT), true);
@@ -51,6 +63,11 @@ impl Client {
     }
 
     /// In-process: runs calls on `threads` threads, at least one. Has no effect once something was submitted, or on a fleet.
+    ///
+    /// ```
+    /// # use quicsand::Client;
+    /// let client = Client::local().threads(2);
+    /// ```
     #[must_use]
     pub fn threads(self, threads: usize) -> Self {
         #[cfg(not(target_family = "wasm"))]
@@ -64,6 +81,21 @@ impl Client {
 
     /// In-process: runs each call in the thread that submits it, in the order of submission, before `submit` or `map` returns. For stepping
     /// through a program in a debugger. Has no effect once something was submitted, or on a fleet.
+    ///
+    /// ```
+    /// # use quicsand::{Client, task};
+    /// #[task]
+    /// fn on_thread(name: String) -> bool {
+    ///     std::thread::current().name() == Some(&name)
+    /// }
+    ///
+    /// # fn main() -> quicsand::Result<()> {
+    /// let client = Client::local().sequential();
+    /// let here = std::thread::current().name().unwrap_or_default().to_owned();
+    /// assert!(client.submit(on_thread, here).result()?);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn sequential(self) -> Self {
         #[cfg(not(target_family = "wasm"))]
@@ -78,6 +110,15 @@ impl Client {
     /// certificate for that address that is still good: it is kept in the user's state directory (`QUICSAND_STATE`, or `quicsand` under
     /// `XDG_STATE_HOME` or `~/.local/state`) unless the scheduler itself keeps nothing.
     ///
+    /// ```no_run
+    /// # use quicsand::Client;
+    /// # fn main() -> quicsand::Result<()> {
+    /// let client = Client::from_env()?;
+    /// println!("{}", if client.is_local() { "here" } else { "on the fleet" });
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Client::connect`], if there is a fleet to connect to.
     pub fn from_env() -> Result<Self> {
@@ -89,6 +130,19 @@ impl Client {
 }
 
 /// Where and how to connect; from [`Client::builder`].
+///
+/// ```no_run
+/// # use quicsand::Client;
+/// # fn main() -> quicsand::Result<()> {
+/// let client = Client::builder()
+///     .address("scheduler.example:7447")
+///     .token("…")
+///     .name("nightly")
+///     .module(quicsand::embed!()) // for libraries and tests; programs have `#[quicsand::main]`
+///     .connect()?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 #[must_use = "nothing happens before `connect`"]
 pub struct ClientBuilder {

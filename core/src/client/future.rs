@@ -23,6 +23,21 @@ use crate::{
 };
 
 /// The state of a call.
+///
+/// ```
+/// # use quicsand::{Client, task};
+/// # #[task]
+/// # fn inc(x: i64) -> i64 { x + 1 }
+/// # fn main() -> quicsand::Result<()> {
+/// # let client = Client::local();
+/// use quicsand::Status;
+///
+/// let two = client.submit(inc, 1);
+/// two.result()?;
+/// assert_eq!(two.status(), Status::Memory);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Status {
@@ -45,6 +60,20 @@ pub enum Status {
 /// `.result()` waits for it and decodes it; so does `.await`, under any executor. It can be passed to
 /// [`submit`](crate::Client::submit) and [`map`](crate::Client::map) wherever a `T` is asked. Clones stand for the same result. When the
 /// last handle is dropped, a finished result is released and an unfinished call is cancelled, unless another call depends on it.
+///
+/// ```
+/// # use quicsand::{Client, task};
+/// # #[task]
+/// # fn inc(x: i64) -> i64 { x + 1 }
+/// # fn main() -> quicsand::Result<()> {
+/// # let client = Client::local();
+/// let two = client.submit(inc, 1);
+/// let three = client.submit(inc, &two);
+/// assert_eq!(three.result()?, 3);
+/// assert!(two.is_done());
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "dropping the last handle of an unfinished call cancels it"]
 pub struct Future<T> {
     handle: Arc<Handle>,
@@ -66,18 +95,55 @@ impl<T> Future<T> {
     }
 
     /// The result's name in the cluster.
+    ///
+    /// ```
+    /// # use quicsand::{Client, task};
+    /// # #[task]
+    /// # fn inc(x: i64) -> i64 { x + 1 }
+    /// # fn main() -> quicsand::Result<()> {
+    /// # let client = Client::local();
+    /// let two = client.submit(inc, 1);
+    /// println!("{} is what `quicsand tasks` calls it", two.key());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn key(&self) -> Key {
         self.handle.key(self.index)
     }
 
     /// Whether the call has ended, well or not. Asks nobody.
+    ///
+    /// ```
+    /// # use quicsand::{Client, task};
+    /// # #[task]
+    /// # fn inc(x: i64) -> i64 { x + 1 }
+    /// # fn main() -> quicsand::Result<()> {
+    /// # let client = Client::local();
+    /// let two = client.submit(inc, 1);
+    /// two.result()?;
+    /// assert!(two.is_done());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.handle.shared().with(|book| book.is_resolved(self.handle.seq(), self.index))
     }
 
     /// The call's state. What the client does not know it asks the scheduler, and waits for the answer.
+    ///
+    /// ```
+    /// # use quicsand::{Client, task};
+    /// # #[task]
+    /// # fn inc(x: i64) -> i64 { x + 1 }
+    /// # fn main() -> quicsand::Result<()> {
+    /// # let client = Client::local();
+    /// let two = client.submit(inc, 1);
+    /// println!("{:?}", two.status()); // Queued, Processing or Memory
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn status(&self) -> Status {
         match self.handle.shared().with(|book| book.look(self.handle.seq(), self.index)) {
@@ -108,6 +174,21 @@ impl<T> Future<T> {
 
     /// Stops the call, if it has not ended: it and its dependents fail with [`Error::Cancelled`]. A task that runs in a sandbox is
     /// stopped; one that runs in this process goes on, but nobody hears of it.
+    ///
+    /// ```
+    /// # use quicsand::{Client, task};
+    /// # #[task]
+    /// # fn sleep(ms: u64) { std::thread::sleep(std::time::Duration::from_millis(ms.min(10))) }
+    /// # fn main() -> quicsand::Result<()> {
+    /// # let client = Client::local();
+    /// use quicsand::Error;
+    ///
+    /// let slow = client.submit(sleep, 60_000);
+    /// slow.cancel();
+    /// assert!(matches!(slow.result(), Err(Error::Cancelled { .. })));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn cancel(&self) {
         self.handle.cancel(self.span());
     }
@@ -120,6 +201,17 @@ impl<T> Future<T> {
 
 impl<T: DeserializeOwned> Future<T> {
     /// Waits for the result.
+    ///
+    /// ```
+    /// # use quicsand::{Client, task};
+    /// # #[task]
+    /// # fn inc(x: i64) -> i64 { x + 1 }
+    /// # fn main() -> quicsand::Result<()> {
+    /// # let client = Client::local();
+    /// assert_eq!(client.submit(inc, 1).result()?, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// When the call, or one that it depends on, failed or was cancelled, when the connection to the fleet is lost, or when the
@@ -159,6 +251,23 @@ impl<T> fmt::Debug for Future<T> {
 /// One handle on the results of a [`map`](crate::Client::map), or on consecutive items of one.
 ///
 /// It can be indexed, split and iterated, which makes single [`Future`]s of it, and passed wherever a task asks for a `Vec<T>`.
+///
+/// ```
+/// # use quicsand::{Client, task};
+/// # #[task]
+/// # fn inc(x: i64) -> i64 { x + 1 }
+/// # #[task]
+/// # fn sum(xs: &[i64]) -> i64 { xs.iter().sum() }
+/// # fn main() -> quicsand::Result<()> {
+/// # let client = Client::local();
+/// let many = client.map(inc, 0..100);
+/// let (front, back) = many.split_at(50);
+/// let sums = [&front, &back].map(|half| client.submit(sum, half)); // where a task asks for a list
+/// assert_eq!(client.gather(sums)?, [1275, 3775]);
+/// assert_eq!(many.get(3).unwrap().result()?, 4);
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "dropping the last handle of unfinished calls cancels them"]
 pub struct Futures<T> {
     handle: Arc<Handle>,
@@ -192,6 +301,19 @@ impl<T> Futures<T> {
     }
 
     /// The future of item `index`, counted from this handle's first; `None` past the end.
+    ///
+    /// ```
+    /// # use quicsand::{Client, task};
+    /// # #[task]
+    /// # fn inc(x: i64) -> i64 { x + 1 }
+    /// # fn main() -> quicsand::Result<()> {
+    /// # let client = Client::local();
+    /// let many = client.map(inc, 0..3);
+    /// assert_eq!(many.get(2).unwrap().result()?, 3);
+    /// assert!(many.get(3).is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn get(&self, index: usize) -> Option<Future<T>> {
         let at = self.items.start.checked_add(index as u64).filter(|at| *at < self.items.end)?;
@@ -199,23 +321,75 @@ impl<T> Futures<T> {
     }
 
     /// The items of `range`, counted from this handle's first; cut off at the end.
+    ///
+    /// ```
+    /// # use quicsand::{Client, task};
+    /// # #[task]
+    /// # fn inc(x: i64) -> i64 { x + 1 }
+    /// # fn main() -> quicsand::Result<()> {
+    /// # let client = Client::local();
+    /// let many = client.map(inc, 0..10);
+    /// assert_eq!(client.gather(many.slice(2..4))?, [3, 4]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn slice(&self, range: Range<usize>) -> Self {
         let at = |index: usize| self.items.start.saturating_add(index as u64).min(self.items.end);
         Self::new(Arc::clone(&self.handle), at(range.start)..at(range.end).max(at(range.start)))
     }
 
     /// The items before `middle`, and those from there on.
+    ///
+    /// ```
+    /// # use quicsand::{Client, task};
+    /// # #[task]
+    /// # fn inc(x: i64) -> i64 { x + 1 }
+    /// # fn main() -> quicsand::Result<()> {
+    /// # let client = Client::local();
+    /// let (front, back) = client.map(inc, 0..3).split_at(1);
+    /// assert_eq!(client.gather((front, back))?, (vec![1], vec![2, 3]));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn split_at(&self, middle: usize) -> (Self, Self) {
         (self.slice(0..middle), self.slice(middle..self.len()))
     }
 
     /// Runs of `size` items, the last one possibly shorter. A `size` of 0 counts as 1.
+    ///
+    /// ```
+    /// # use quicsand::{Client, task};
+    /// # #[task]
+    /// # fn inc(x: i64) -> i64 { x + 1 }
+    /// # #[task]
+    /// # fn sum(xs: &[i64]) -> i64 { xs.iter().sum() }
+    /// # fn main() -> quicsand::Result<()> {
+    /// # let client = Client::local();
+    /// let many = client.map(inc, 0..5);
+    /// let sums: Vec<_> = many.chunks(2).map(|run| client.submit(sum, &run)).collect();
+    /// assert_eq!(client.gather(sums)?, [3, 7, 5]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn chunks(&self, size: usize) -> impl Iterator<Item = Self> + use<'_, T> {
         let size = size.max(1);
         (0..self.len().div_ceil(size)).map(move |i| self.slice(i * size..(i + 1) * size))
     }
 
     /// A future an item.
+    ///
+    /// ```
+    /// # use quicsand::{Client, task};
+    /// # #[task]
+    /// # fn inc(x: i64) -> i64 { x + 1 }
+    /// # fn main() -> quicsand::Result<()> {
+    /// # let client = Client::local();
+    /// let many = client.map(inc, 0..3);
+    /// let twice = client.map(inc, many.iter());
+    /// assert_eq!(client.gather(twice)?, [2, 3, 4]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Future<T>> + use<'_, T> {
         (0..self.len()).map(|i| Future::new(Arc::clone(&self.handle), self.items.start + i as u64))
     }

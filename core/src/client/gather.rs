@@ -13,6 +13,18 @@ use crate::{codec::Span, error::Result, ids::Key};
     message = "`{Self}` cannot be gathered",
     label = "no future, nor a Vec, array or tuple of futures"
 )]
+///
+/// ```
+/// # use quicsand::{Client, task};
+/// # #[task]
+/// # fn inc(x: i64) -> i64 { x + 1 }
+/// # fn main() -> quicsand::Result<()> {
+/// # let client = Client::local();
+/// let pairs = vec![(client.submit(inc, 1), client.submit(inc, 2)), (client.submit(inc, 3), client.submit(inc, 4))];
+/// assert_eq!(client.gather(pairs)?, [(2, 3), (4, 5)]);
+/// # Ok(())
+/// # }
+/// ```
 pub trait Gather {
     /// The results in the same shape.
     type Output;
@@ -135,6 +147,20 @@ where
 
 /// Calls that [`Client::counts`](crate::Client::counts) and [`Client::progress`](crate::Client::progress) can look at: the same shapes as
 /// for gathering.
+///
+/// ```
+/// # use quicsand::{Client, task};
+/// # #[task]
+/// # fn inc(x: i64) -> i64 { x + 1 }
+/// # fn main() -> quicsand::Result<()> {
+/// # let client = Client::local();
+/// let one = client.submit(inc, 1);
+/// let many = client.map(inc, 0..9);
+/// client.progress(&(&one, &many));
+/// assert_eq!(client.counts(&(one, many))?.memory, 10);
+/// # Ok(())
+/// # }
+/// ```
 pub trait Count {
     /// Their keys, in order.
     #[doc(hidden)]

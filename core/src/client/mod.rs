@@ -73,11 +73,28 @@ enum Kind {
 
 impl Client {
     /// A builder, for everything that [`Client::connect`] and [`Client::from_env`] take as given.
+    ///
+    /// ```no_run
+    /// # use quicsand::Client;
+    /// # fn main() -> quicsand::Result<()> {
+    /// let client = Client::builder().address("scheduler.example:7447").token("…").name("nightly").connect()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn builder() -> ClientBuilder {
         ClientBuilder::default()
     }
 
     /// Connects to the fleet of the scheduler at `address` (`HOST:PORT`) with a join token of the role client.
+    ///
+    /// ```no_run
+    /// # use quicsand::Client;
+    /// # fn main() -> quicsand::Result<()> {
+    /// let token = std::fs::read_to_string("client.token").expect("a token");
+    /// let client = Client::connect("scheduler.example:7447", token.trim())?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// A [`ConnectError`](crate::ConnectError) that says what to do: nobody answers, the token is not accepted, the program has no module, ….
@@ -89,11 +106,39 @@ impl Client {
     ///
     /// `args` is `()` for a task without parameters, the argument for one, a tuple for several. Each may be a value, a reference, or a
     /// future. What has no encoding makes the returned future fail.
+    ///
+    /// ```
+    /// # use quicsand::{Client, task};
+    /// # #[task]
+    /// # fn inc(x: i64) -> i64 { x + 1 }
+    /// # #[task]
+    /// # fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # fn main() -> quicsand::Result<()> {
+    /// # let client = Client::local();
+    /// let two = client.submit(inc, 1);
+    /// let three = client.submit(inc, &two); // waits for the other, which is not waited for here
+    /// assert_eq!(three.result()?, 3);
+    /// let five = client.submit(add, (&two, three));
+    /// assert_eq!(five.result()?, 5);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn submit<T: Task, A: IntoArgs<T::Args>>(&self, task: T, args: A) -> Future<T::Output> {
         self.task(task).submit(args)
     }
 
     /// As [`Client::submit`], for async code: awaits where that blocks. Dropping the returned future before it is ready submits nothing.
+    ///
+    /// ```
+    /// # use quicsand::{Client, task};
+    /// # #[task]
+    /// # fn inc(x: i64) -> i64 { x + 1 }
+    /// async fn both(client: &Client) -> quicsand::Result<(i64, i64)> {
+    ///     let two = client.submit_async(inc, 1).await; // submitted
+    ///     let three = client.submit_async(inc, 2).await;
+    ///     Ok((two.await?, three.await?)) // and done
+    /// }
+    /// ```
     pub async fn submit_async<T: Task, A: IntoArgs<T::Args>>(&self, task: T, args: A) -> Future<T::Output> {
         self.task(task).submit_async(args).await
     }
@@ -102,6 +147,23 @@ impl Client {
     ///
     /// Blocks while too much was sent that the scheduler has not yet taken in. For more items than fit in memory use
     /// [`Client::batched_map`].
+    ///
+    /// ```
+    /// # use quicsand::{Client, task};
+    /// # #[task]
+    /// # fn inc(x: i64) -> i64 { x + 1 }
+    /// # #[task]
+    /// # fn add(x: i64, y: i64) -> i64 { x + y }
+    /// # fn main() -> quicsand::Result<()> {
+    /// # let client = Client::local();
+    /// let many = client.map(inc, 0..1000);
+    /// assert_eq!(many.len(), 1000);
+    /// assert_eq!(client.gather(&many)?[999], 1000);
+    /// let sums = client.map(add, many.iter().zip(1..)); // futures and values, item by item
+    /// assert_eq!(sums.get(9).unwrap().result()?, 20);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn map<T: Task, I>(&self, task: T, args: I) -> Futures<T::Output>
     where
         I: IntoIterator,
@@ -112,6 +174,21 @@ impl Client {
 
     /// Calls `task` once an item of `args`, lazily: the iterator is drawn from as results are consumed, results come in order, and memory
     /// stays constant however many items there are.
+    ///
+    /// ```
+    /// # use quicsand::{Client, task};
+    /// # #[task]
+    /// # fn inc(x: i64) -> i64 { x + 1 }
+    /// # fn main() -> quicsand::Result<()> {
+    /// # let client = Client::local();
+    /// let mut sum = 0;
+    /// for result in client.batched_map(inc, 0..100_000) {
+    ///     sum += result?;
+    /// }
+    /// assert_eq!(sum, 5_000_050_000);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn batched_map<T: Task, I>(&self, task: T, args: I) -> BatchedMap<T, I::IntoIter>
     where
         I: IntoIterator,
@@ -121,12 +198,37 @@ impl Client {
     }
 
     /// A call of `task` with other options than the task's own.
+    ///
+    /// ```
+    /// # use quicsand::{Client, task};
+    /// # #[task]
+    /// # fn inc(x: i64) -> i64 { x + 1 }
+    /// # fn main() -> quicsand::Result<()> {
+    /// # let client = Client::local();
+    /// let future = client.task(inc).retries(3).priority(5).submit(1);
+    /// assert_eq!(future.result()?, 2);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn task<T: Task>(&self, task: T) -> Call<T> {
         let _ = task;
         Call::new(self.clone())
     }
 
     /// Sends a value to the workers once, for any number of calls to use: pass the future where a task asks for a `T`.
+    ///
+    /// ```
+    /// # use quicsand::{Client, task};
+    /// # #[task]
+    /// # fn root(table: &[f64], row: usize) -> f64 { table[row].sqrt() }
+    /// # fn main() -> quicsand::Result<()> {
+    /// # let client = Client::local();
+    /// let table = client.scatter(vec![1.0, 4.0, 9.0]);
+    /// let roots = client.map(root, (0..3_usize).map(|row| (&table, row)));
+    /// assert_eq!(client.gather(roots)?, [1.0, 2.0, 3.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn scatter<T: Serialize>(&self, value: T) -> Future<T> {
         let mut bytes = Vec::new();
         let encoded = crate::codec::encode_into(&value, &mut bytes).map_err(|error| Error::Encode { reason: error.to_string() });
@@ -139,6 +241,20 @@ impl Client {
 
     /// Waits for results: of a future, of many, or of a `Vec`, array or tuple of such, nested as one likes.
     ///
+    /// ```
+    /// # use quicsand::{Client, task};
+    /// # #[task]
+    /// # fn inc(x: i64) -> i64 { x + 1 }
+    /// # fn main() -> quicsand::Result<()> {
+    /// # let client = Client::local();
+    /// let one = client.submit(inc, 1);
+    /// let many = client.map(inc, 0..3);
+    /// let list = vec![client.submit(inc, 10), client.submit(inc, 20)];
+    /// assert_eq!(client.gather((one, &many, list))?, (2, vec![1, 2, 3], vec![11, 21]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// The first error, in the order of the futures.
     pub fn gather<G: Gather>(&self, futures: G) -> Result<G::Output> {
@@ -146,6 +262,19 @@ impl Client {
     }
 
     /// Waits for all results and gives one `Result` an item, in order.
+    ///
+    /// ```
+    /// # use quicsand::{Client, task};
+    /// # #[task]
+    /// # fn half(x: u32) -> Result<u32, String> { if x % 2 == 0 { Ok(x / 2) } else { Err(format!("{x} is odd")) } }
+    /// # fn main() -> quicsand::Result<()> {
+    /// # let client = Client::local();
+    /// let halves = client.map(half, [2, 3, 4]);
+    /// let results = client.gather_all(&halves);
+    /// assert_eq!(results.iter().map(|result| result.as_ref().ok()).collect::<Vec<_>>(), [Some(&1), None, Some(&2)]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn gather_all<T, I>(&self, futures: I) -> Vec<Result<T>>
     where
         T: serde::de::DeserializeOwned,
@@ -155,6 +284,20 @@ impl Client {
     }
 
     /// Gives results as they come: pairs of the future's position and its result.
+    ///
+    /// ```
+    /// # use quicsand::{Client, task};
+    /// # #[task]
+    /// # fn inc(x: i64) -> i64 { x + 1 }
+    /// # fn main() -> quicsand::Result<()> {
+    /// # let client = Client::local();
+    /// let many = client.map(inc, [10, 20, 30]);
+    /// for (position, result) in client.as_completed(&many) {
+    ///     assert_eq!(result?, 10 * (position as i64 + 1) + 1); // in any order
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn as_completed<T, I>(&self, futures: I) -> AsCompleted<T>
     where
         I: IntoIterator<Item = Future<T>>,
@@ -163,6 +306,19 @@ impl Client {
     }
 
     /// How many calls are in each state. Asks the scheduler and waits for the answer.
+    ///
+    /// ```
+    /// # use quicsand::{Client, task};
+    /// # #[task]
+    /// # fn inc(x: i64) -> i64 { x + 1 }
+    /// # fn main() -> quicsand::Result<()> {
+    /// # let client = Client::local();
+    /// let many = client.map(inc, 0..10);
+    /// client.gather(&many)?;
+    /// assert_eq!(client.counts(&many)?.memory, 10);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// When a future belongs to another client, or the connection to the fleet is lost.
@@ -177,12 +333,28 @@ impl Client {
     /// Asks the scheduler and waits for the answer. Calls that run or have ended are not in it.
     ///
     /// # Errors
-    /// When the connection to the fleet is lost.
+    /// When a future belongs to another client, or the connection to the fleet is lost.
     pub fn why(&self, futures: &impl Count) -> Result<Vec<Waiting>> {
-        self.shared.explain(futures.spans())
+        match futures.foreigner(self) {
+            Some(key) => Err(Error::ForeignFuture { key }),
+            None => self.shared.explain(futures.spans()),
+        }
     }
 
     /// Draws a progress bar on standard error until all calls have ended; plain lines where that is no terminal. Their results are kept.
+    ///
+    /// ```
+    /// # use quicsand::{Client, task};
+    /// # #[task]
+    /// # fn inc(x: i64) -> i64 { x + 1 }
+    /// # fn main() -> quicsand::Result<()> {
+    /// # let client = Client::local();
+    /// let many = client.map(inc, 0..1000);
+    /// client.progress(&many);
+    /// assert_eq!(client.gather(many)?.len(), 1000);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn progress(&self, futures: &impl Count) {
         #[cfg(not(target_family = "wasm"))]
         progress::show(&self.shared, futures);
@@ -191,6 +363,11 @@ impl Client {
     }
 
     /// Whether calls run in this process.
+    ///
+    /// ```
+    /// # use quicsand::Client;
+    /// assert!(Client::local().is_local());
+    /// ```
     #[must_use]
     pub fn is_local(&self) -> bool {
         match &self.kind {

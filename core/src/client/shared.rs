@@ -125,11 +125,11 @@ impl Shared {
         let order = lock(&self.order);
         let mut state = self.lock();
         let len = bytes.len() as u64;
-        // Small values are kept by the scheduler as long as credit lasts. Waiting for more of it would be in vain if the caller holds
-        // on to what took it up; workers have room of their own.
-        let is_small = self.in_process || bytes.len() <= INLINE_BYTES;
-        let inline = Run::single(bytes.clone()).filter(|_| is_small && state.book.take_credit(len));
-        let seq = state.book.open(1);
+        // The scheduler keeps small values, but not too many: they take up credit for as long as the caller holds on to them. Workers
+        // have room of their own.
+        let is_inline = self.in_process || (bytes.len() <= INLINE_BYTES && state.book.take_inline(len));
+        let inline = Run::single(bytes.clone()).filter(|_| is_inline);
+        let seq = if inline.is_some() { state.book.open_inline(len) } else { state.book.open(1) };
         let message = FromClient::Data { seq, len, hash, bytes: inline.is_some().then(|| bytes.clone()) };
         match inline {
             Some(values) => state.book.receive(ToClient::Done { seq, first: 0, values }, &mut Vec::new()),
@@ -214,18 +214,27 @@ impl Shared {
 
     /// Asks the scheduler how many of these items are in each state.
     pub(super) fn count(&self, spans: Vec<Span>) -> Result<StateCounts, Error> {
+        let (spans, unsent) = self.sent_ones(spans);
         let query = self.next_query();
         self.send([FromClient::Count { query, spans }]);
-        let counts = self.wait_until(None, |book| book.take_counts(query))?;
-        Ok(counts.unwrap_or_default())
+        let mut counts = self.wait_until(None, |book| book.take_counts(query))?.unwrap_or_default();
+        // What could not be sent was broken from the start.
+        counts.erred += unsent.iter().map(|span| span.count).sum::<u64>();
+        Ok(counts)
     }
 
     /// Asks the scheduler which of these items wait, and why.
     pub(super) fn explain(&self, spans: Vec<Span>) -> Result<Vec<Waiting>, Error> {
+        let (spans, _) = self.sent_ones(spans);
         let query = self.next_query();
         self.send([FromClient::Explain { query, spans }]);
         let waiting = self.wait_until(None, |book| book.take_explained(query))?;
         Ok(waiting.unwrap_or_default())
+    }
+
+    /// Those that the scheduler knows, to which a question about others is a breach; and the others.
+    fn sent_ones(&self, spans: Vec<Span>) -> (Vec<Span>, Vec<Span>) {
+        self.with(|book| spans.into_iter().partition(|span| book.is_sent(span.entry.seq)))
     }
 
     fn next_query(&self) -> u64 {
@@ -380,7 +389,14 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let span = self.shared.with(|book| book.forget(self.seq).map(|count| book.span(self.seq, 0..count)));
+        let mut nobody = Vec::new();
+        let span = {
+            let mut state = self.shared.lock();
+            // Whoever polled a future of it once has given it up.
+            state.wakers.take_items(self.seq, 0..u64::MAX, &mut nobody);
+            state.book.forget(self.seq).map(|count| state.book.span(self.seq, 0..count))
+        };
+        drop(nobody);
         if let Some(span) = span {
             self.shared.send([FromClient::Release { span }]);
         }

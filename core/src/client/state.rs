@@ -15,6 +15,10 @@ use crate::{
     wire::{StateCounts, ToClient, Waiting, blob::Place},
 };
 
+/// Bytes of small data that the scheduler keeps at a time; further data goes to workers. Well below what it keeps of a client in all, since
+/// it gives no credit beyond that, and data stays for as long as the program likes.
+const INLINE_DATA: u64 = 256 << 20;
+
 /// What is known of an item.
 #[derive(Clone, Debug)]
 pub(crate) enum Known {
@@ -74,6 +78,8 @@ struct Entry {
     broken: Option<Error>,
     /// The scheduler has never heard of it.
     unsent: bool,
+    /// Bytes of data that were sent in a message, and that the scheduler keeps.
+    inline: u64,
 }
 
 /// See the file's head.
@@ -83,6 +89,8 @@ pub(crate) struct Bookkeeping {
     next_seq: u64,
     entries: BTreeMap<u64, Entry>,
     credit: u64,
+    /// Bytes of data in messages that the scheduler keeps.
+    inline: u64,
     /// Data that was let go before it was uploaded: calls that were sent may read it.
     orphans: BTreeMap<u64, (Bytes, Hash)>,
     counts: BTreeMap<u64, StateCounts>,
@@ -96,6 +104,7 @@ impl Bookkeeping {
             next_seq: 0,
             entries: BTreeMap::new(),
             credit,
+            inline: 0,
             orphans: BTreeMap::new(),
             counts: BTreeMap::new(),
             explained: BTreeMap::new(),
@@ -111,6 +120,15 @@ impl Bookkeeping {
         let seq = self.next_seq;
         self.next_seq += 1;
         self.entries.insert(seq, Entry { count, ..Entry::default() });
+        seq
+    }
+
+    /// A new entry of data, of so many bytes, for which [`Bookkeeping::take_inline`] has made room.
+    pub(crate) fn open_inline(&mut self, bytes: u64) -> u64 {
+        let seq = self.open(1);
+        if let Some(entry) = self.entries.get_mut(&seq) {
+            entry.inline = bytes;
+        }
         seq
     }
 
@@ -156,6 +174,7 @@ impl Bookkeeping {
     /// Forgets an entry; gives its number of items if the scheduler knows it.
     pub(crate) fn forget(&mut self, seq: u64) -> Option<u64> {
         let entry = self.entries.remove(&seq).filter(|entry| !entry.unsent)?;
+        self.inline = self.inline.saturating_sub(entry.inline);
         if let Some(data) = entry.data.filter(|_| !entry.asked) {
             self.orphans.insert(seq, data);
         }
@@ -177,6 +196,15 @@ impl Bookkeeping {
             self.credit -= bytes;
         }
         enough
+    }
+
+    /// Takes credit and room for so many bytes of data in a message; false if there is too little of either.
+    pub(crate) fn take_inline(&mut self, bytes: u64) -> bool {
+        let fits = self.inline.saturating_add(bytes) <= INLINE_DATA && self.take_credit(bytes);
+        if fits {
+            self.inline += bytes;
+        }
+        fits
     }
 
     /// What is known of an item.
@@ -453,6 +481,16 @@ mod tests {
         book.forget(seq);
         assert!(matches!(&receive(&mut book, upload(seq))[..], [Touched::Upload { bytes, .. }] if bytes == "data"));
         assert!(matches!(&receive(&mut book, upload(seq))[..], [Touched::Gone(_)]), "it is not kept for ever");
+    }
+
+    #[test]
+    fn small_data_leaves_room_for_calls() {
+        let mut book = Bookkeeping::new(ClientId(1), u64::MAX);
+        assert!(book.take_inline(INLINE_DATA));
+        let seq = book.open_inline(INLINE_DATA);
+        assert!(!book.take_inline(1) && book.take_credit(1));
+        book.forget(seq);
+        assert!(book.take_inline(1));
     }
 
     #[test]

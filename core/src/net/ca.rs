@@ -39,6 +39,8 @@ use crate::{
 
 /// How long certificates are good that nobody wanted otherwise: a day. Peers renew them while they run.
 pub const DEFAULT_CERTIFICATE_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// Longest that one can be good.
+const LONGEST_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 const MEMBERS: &str = "members";
 
 /// A cluster's certificate authority, with its tokens.
@@ -102,7 +104,7 @@ impl Ca {
         let lock = files::lock(&directory.join("lock")).map_err(|error| failed(&error))?;
         let lock = lock.ok_or_else(|| failed(&"another scheduler uses this directory; stop it, or choose another one"))?;
         let home = Some(Home { directory: directory.to_owned(), saving: Mutex::new(()), _lock: lock });
-        let (mut ca, pems) = if Signer::is_in(directory) {
+        let (mut ca, pems) = if Signer::is_in(directory).map_err(|reason| failed(&reason))? {
             let signer = Signer::load(directory).map_err(|reason| failed(&reason))?;
             (Self::new(signer, load_members(directory).map_err(|reason| failed(&reason))?, home), None)
         } else {
@@ -113,10 +115,10 @@ impl Ca {
         Ok(ca)
     }
 
-    /// Signs certificates that are good for that long, at least a second, instead of [`DEFAULT_CERTIFICATE_LIFETIME`].
+    /// Signs certificates that are good for that long, from a second to ten years, instead of [`DEFAULT_CERTIFICATE_LIFETIME`].
     #[must_use]
     pub fn with_certificate_lifetime(self, certificate_lifetime: Duration) -> Self {
-        Self { certificate_lifetime: certificate_lifetime.max(Duration::from_secs(1)), ..self }
+        Self { certificate_lifetime: certificate_lifetime.clamp(Duration::from_secs(1), LONGEST_LIFETIME), ..self }
     }
 
     /// What a peer needs to join: the token of that role that the scheduler prints.
@@ -176,6 +178,10 @@ impl Ca {
     pub(crate) fn renew(&self, bearer: Bearer, csr: &[u8], now: SystemTime) -> Result<JoinReply, HelloError> {
         if self.is_revoked(bearer.identity) {
             return Err(HelloError::Revoked);
+        }
+        // An operator's right ends with its certificate, unless its token is still good: nobody keeps one by asking in time.
+        if bearer.role == Role::Operator {
+            return Err(HelloError::Role);
         }
         self.sign(bearer, &requested_key(csr)?, now)
     }
@@ -389,6 +395,7 @@ mod tests {
         check("members", Some(b"nonsense"), "members, which says who may join: it is damaged");
         check("members", None, "members is missing");
         check("ca.pem", Some(b"nonsense"), "ca.pem is damaged");
+        check("ca.pem", None, "ca.pem is not");
         check("ca-key.pem", Some(b"nonsense"), "ca-key.pem is damaged");
         check("client.token", Some(b"nonsense"), "client.token is damaged");
         let foreign = |name: &str| fs::read(other.0.join(name)).expect("there");

@@ -226,7 +226,11 @@ impl Operator {
         match answered {
             Ok(Ok(answer)) => Ok(answer?),
             Ok(Err(error)) => Err(self.lost(&error)),
-            Err(_) => Err(OperatorError::Lost { reason: format!("nothing came for {} s", ANSWER.as_secs()) }),
+            Err(_) => {
+                // What comes late would be taken for the answer to the next question.
+                Close::Stalled.close(&self.connection, "");
+                Err(OperatorError::Lost { reason: format!("nothing came for {} s", ANSWER.as_secs()) })
+            }
         }
     }
 

@@ -115,7 +115,7 @@ impl Pass {
         reply: JoinReply,
         now: SystemTime,
     ) -> Result<Arc<Keyring>, rustls::Error> {
-        let (lifetime, keep) = (Duration::from_secs(reply.valid_s), reply.keep);
+        let (lifetime, keep) = (lifetime(&reply), reply.keep);
         let credentials = Credentials { certificate: CertificateDer::from(reply.certificate), key, ca };
         let keyring = Arc::new(Keyring::new(credentials.clone())?);
         let mut held = self.held.lock();
@@ -135,7 +135,7 @@ impl Pass {
         reply: JoinReply,
         now: SystemTime,
     ) -> Result<(), rustls::Error> {
-        let (lifetime, keep) = (Duration::from_secs(reply.valid_s), reply.keep);
+        let (lifetime, keep) = (lifetime(&reply), reply.keep);
         let ca = keyring.ca().clone();
         let credentials = Credentials { certificate: CertificateDer::from(reply.certificate), key, ca };
         keyring.replace(credentials.certificate.clone(), credentials.key.clone_key())?;
@@ -172,4 +172,9 @@ impl Pass {
             Err(error) => tracing::warn!(%error, state = %state.display(), "the certificate is not kept for the next run"),
         }
     }
+}
+
+/// How long a certificate is good; so bounded that it can be added to the time.
+fn lifetime(reply: &JoinReply) -> Duration {
+    Duration::from_secs(reply.valid_s.min(1 << 32))
 }

@@ -51,9 +51,19 @@ impl Signer {
         Ok((Self { certificate, issuer: Issuer::new(params, key) }, pems))
     }
 
-    /// Whether one was saved in that directory, completely.
-    pub(super) fn is_in(directory: &Path) -> bool {
-        directory.join(CERTIFICATE).exists()
+    /// Whether one was saved in that directory; or what is wrong there. A key without its certificate is not overwritten: the cluster would
+    /// be another one, and nobody would know why.
+    pub(super) fn is_in(directory: &Path) -> Result<bool, String> {
+        let is_there = |name: &str| {
+            let path = directory.join(name);
+            path.try_exists().map_err(|error| format!("{}: {error}", path.display()))
+        };
+        match (is_there(CERTIFICATE)?, is_there(KEY)?) {
+            (false, true) => {
+                Err("ca-key.pem is there and ca.pem is not; restore it, or remove the directory to make a new cluster".to_owned())
+            }
+            (complete, _) => Ok(complete),
+        }
     }
 
     /// The one that was saved in that directory; or what is wrong with it.

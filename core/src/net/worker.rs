@@ -145,9 +145,9 @@ pub async fn join(settings: &WorkerSettings, pass: &WorkerPass, store: Arc<dyn B
     let grant_secret = tls::random().ok_or_else(|| start_failed("the system gives no random numbers"))?;
     let mut serving = None;
     let greeted = join::enter(&pass, |approached| {
-        // Before another one is bound to the same address.
-        drop(serving.take());
-        let server = serving_endpoint(settings.listen, approached)?;
+        // Bound once: the system takes its time to give an address free again.
+        let bound = serving.take().filter(|_| settings.listen.is_some());
+        let server = serving_endpoint(settings.listen, bound, approached)?;
         let listen = server.local_addr().ok();
         serving = Some(server);
         Ok(hello(settings, listen, grant_secret))
@@ -294,10 +294,18 @@ impl Drop for Served {
     }
 }
 
-/// The endpoint that others come to: the one that there is, unless its owner wants another.
-fn serving_endpoint(listen: Option<SocketAddr>, approached: &Approached) -> Result<Endpoint, ConnectError> {
+/// The endpoint that others come to: the one that there is, unless its owner wants another, which may be bound already.
+fn serving_endpoint(
+    listen: Option<SocketAddr>,
+    bound: Option<Endpoint>,
+    approached: &Approached,
+) -> Result<Endpoint, ConnectError> {
     let Approached { endpoint, address, keyring, .. } = approached;
     let crypto = tls::worker_server(keyring).map_err(start_failed)?;
+    if let (Some(listen), Some(bound)) = (listen, bound) {
+        bound.set_server_config(Some(transport::server_config(&crypto, listen.ip().is_loopback())));
+        return Ok(bound);
+    }
     match listen {
         Some(listen) => transport::endpoint(listen, Some(&crypto))
             .map_err(|error| ConnectError::Start { what: format!("serving values at {listen}"), reason: error.to_string() }),

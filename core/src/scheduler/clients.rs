@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Small credits wait so long for more.
-const CREDIT_DELAY: Duration = Duration::from_millis(10);
+pub(super) const CREDIT_DELAY: Duration = Duration::from_millis(10);
 /// Different sets of requirements that a client's entries may have at a time: each is a queue, and what looks at all queues has an end.
 pub(super) const MAX_SHAPES: usize = 1024;
 /// A client is refused when it sends on although it overdrew its credit by more than so many bytes.

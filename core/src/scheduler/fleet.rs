@@ -211,10 +211,10 @@ impl Scheduler {
         let batch_nanos = nanos(self.config.batch_time);
         let new = worker.standing(self.config.pipeline, batch_nanos);
         let old = std::mem::replace(&mut worker.place, new);
-        self.fleet.place(id, old, new);
         if old.free.is_none() && new.free.is_some() {
-            self.shapes.unstick(id);
+            self.shapes.unstick(id, &worker.offer);
         }
+        self.fleet.place(id, old, new);
     }
 
     /// A worker is gone. Its unfinished items go back to the queue; with `blame`, those that were running alone count a death.
@@ -285,7 +285,7 @@ impl Scheduler {
             }
             if let Some(takes) = &run.takes {
                 worker.offer.give_back(takes);
-                self.shapes.unstick(run.worker);
+                self.shapes.unstick(run.worker, &worker.offer);
             }
             self.rank(run.worker);
         }

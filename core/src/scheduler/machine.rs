@@ -137,11 +137,7 @@ impl Scheduler {
         }
         self.recall();
         self.give_credit();
-        if !self.todo.is_empty() {
-            // Arguments were let go, and with them the need for what they name.
-            self.settle();
-            self.say_frees();
-        }
+        self.say_frees();
         std::mem::swap(&mut self.out, actions);
     }
 

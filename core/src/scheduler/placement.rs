@@ -1,7 +1,8 @@
 //! Which worker gets a batch: one that has what is asked for, and room; then where the inputs are, then the least loaded. Must not
 //! know: what is sent.
 //!
-//! Bounded: only the least loaded worker and the holders of the first few inputs are compared, however large the fleet.
+//! Bounded: of calls that ask for nothing, only the least loaded worker and the holders of the first few inputs are compared, however large
+//! the fleet. For what asks for resources, those who have room are looked through, in order of load, until one has enough.
 
 use std::collections::BTreeMap;
 

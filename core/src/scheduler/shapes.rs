@@ -3,7 +3,8 @@
 //! busy workers are, and what a run is.
 //!
 //! A shape for which no worker was found is *stuck*: nobody looks at its entries again before a worker that can run it has room, or
-//! enough of its resources, again. So an event costs nothing for what is stuck, however many entries that is.
+//! enough of its resources, again. So an event costs nothing for what is stuck, however many entries that is, and little for each stuck
+//! shape that its worker could run.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -194,9 +195,11 @@ impl Shapes {
         }
     }
 
-    /// A worker has room, or more of a resource, again: what it can run is worth a look.
-    pub(super) fn unstick(&mut self, worker: WorkerId) {
-        let free = |id: &ShapeId| self.shapes.get(id).is_some_and(|shape| shape.workers().contains(&worker));
+    /// A worker has room, or more of a resource, again: what it can run now is worth a look.
+    pub(super) fn unstick(&mut self, worker: WorkerId, offer: &Offer) {
+        let free = |id: &ShapeId| {
+            self.shapes.get(id).is_some_and(|shape| shape.workers().contains(&worker) && offer.has_free(&shape.requires))
+        };
         let freed: Vec<_> = self.stuck.iter().copied().filter(free).collect();
         freed.into_iter().for_each(|id| self.loosen(id));
     }
@@ -206,7 +209,7 @@ impl Shapes {
             shape.add_worker(worker, offer);
         }
         self.is_doubtful = true;
-        self.unstick(worker);
+        self.unstick(worker, offer);
     }
 
     /// A worker is gone, or takes no more work.

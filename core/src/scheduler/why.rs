@@ -35,13 +35,15 @@ impl Scheduler {
         ready.chain((waiting > 0).then_some(inputs)).take(MAX_KINDS).collect()
     }
 
-    /// Of every shape that has ready items, how many, and why they are not running.
+    /// Of the shapes that have most ready items, how many, and why they are not running.
     pub(super) fn all_queued(&self) -> Vec<Waiting> {
         let mut queued = BTreeMap::<ShapeId, u64>::new();
         for entry in self.entries.values().filter(|entry| !entry.ready.is_empty()) {
             *queued.entry(entry.shape).or_default() += entry.items.count(State::Queued);
         }
-        queued.into_iter().filter_map(|(shape, items)| self.waiting(shape, items)).collect()
+        let mut queued: Vec<_> = queued.into_iter().collect();
+        queued.sort_by_key(|&(_, items)| std::cmp::Reverse(items));
+        queued.into_iter().take(MAX_KINDS).filter_map(|(shape, items)| self.waiting(shape, items)).collect()
     }
 
     /// Says once of every set of requirements that nobody here meets.

@@ -82,12 +82,12 @@ async fn take_data(hub: &Hub, incoming: &mut Incoming, key: Key, len: u64, hash:
 }
 
 async fn take_module(hub: &Hub, incoming: &mut Incoming, len: u64, hash: Hash) -> Result<(), String> {
-    let _room = hub.modules.room.reserve(len, 0).ok_or("too many modules are on their way to the scheduler; try again later")?;
+    let room = hub.modules.room.reserve(len, 0).ok_or("the scheduler has no room for more modules; try again later")?;
     let bytes = incoming.body(len, MAX_MODULE_BYTES, hash).await.map_err(|error| error.to_string())?;
     if !bytes.starts_with(WASM_MAGIC) {
         return Err("it is no WebAssembly: it does not begin with \\0asm".to_owned());
     }
-    hub.modules.put(hash, bytes)
+    hub.modules.put(hash, bytes, room)
 }
 
 async fn answer(incoming: Incoming, taken: Result<(), String>) -> Result<(), BlobError> {

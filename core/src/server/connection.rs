@@ -42,6 +42,10 @@ const GREETING: Duration = Duration::from_secs(10);
 const JOIN_LIMIT: usize = 16 << 10;
 /// Of a hello: labels can be many.
 const HELLO_LIMIT: usize = 64 << 10;
+/// Of a peer's name: it is shown to people.
+const NAME_LIMIT: usize = 256;
+/// Labels and resources of a worker.
+const LABELS: usize = 256;
 
 /// Lets peers in.
 pub(super) struct Gate {
@@ -49,6 +53,8 @@ pub(super) struct Gate {
     near: Arc<ServerConfig>,
     far: Arc<ServerConfig>,
     operators: Arc<Semaphore>,
+    /// Clients that ask how things stand.
+    onlookers: Arc<Semaphore>,
 }
 
 /// A peer that has said an acceptable hello.
@@ -62,7 +68,13 @@ struct Guest {
 impl Gate {
     pub(super) fn new(crypto: &Arc<QuicServerConfig>, hub: &Arc<Hub>) -> Self {
         let config = |near| Arc::new(transport::server_config(crypto, near));
-        Self { hub: Arc::clone(hub), near: config(true), far: config(false), operators: Arc::new(Semaphore::new(OPERATORS)) }
+        Self {
+            hub: Arc::clone(hub),
+            near: config(true),
+            far: config(false),
+            operators: Arc::new(Semaphore::new(OPERATORS)),
+            onlookers: Arc::new(Semaphore::new(OPERATORS)),
+        }
     }
 
     pub(super) fn hub(&self) -> &Arc<Hub> {
@@ -154,7 +166,9 @@ impl Gate {
     async fn host(&self, connection: Connection, from: SocketAddr, guest: Guest) {
         let Guest { bearer, hello, send, recv } = guest;
         if hello.operator {
-            let Ok(_place) = self.operators.try_acquire() else { return turn_away(&connection, from, send).await };
+            // Of their own, so that no client keeps operators out.
+            let places = if bearer.role == Role::Operator { &self.operators } else { &self.onlookers };
+            let Ok(_place) = places.try_acquire() else { return turn_away(&connection, from, send).await };
             tracing::debug!(%from, role = ?bearer.role, "an operator is here");
             return operator::attend(Arc::clone(&self.hub), &connection, bearer.role, send, recv).await;
         }
@@ -296,6 +310,9 @@ fn check_hello(frame: &[u8], bearer: Option<Bearer>) -> Result<(Bearer, Hello), 
     check_version(frame)?;
     let hello: Hello = decode_one(frame).map_err(malformed)?;
     let bearer = bearer.ok_or(HelloError::Role)?;
+    if hello.name.len() > NAME_LIMIT {
+        return Err(malformed("a name of more than 256 bytes"));
+    }
     match (bearer.role, &hello.worker, hello.module) {
         // Neither builds nor runs a module, so that its ABI does not matter.
         (Role::Operator | Role::Client, None, _) if hello.operator => return Ok((bearer, hello)),
@@ -304,6 +321,9 @@ fn check_hello(frame: &[u8], bearer: Option<Bearer>) -> Result<(Bearer, Hello), 
         (Role::Client, None, None) => return Err(malformed("a client without a module")),
         (Role::Worker, Some(worker), _) if worker.slots == 0 => return Err(malformed("a worker without slots")),
         (Role::Worker, Some(WorkerHello { labels, resources, .. }), _) => {
+            if labels.len() + resources.len() > LABELS {
+                return Err(malformed("more than 256 labels and resources"));
+            }
             let names = labels.iter().map(|(name, _)| name).chain(resources.iter().map(|(name, _)| name));
             let fault = names.into_iter().find_map(|name| name_fault(name));
             // They are shown to people, who must see one line.

@@ -7,7 +7,7 @@ use quinn::Connection;
 use tokio::{
     sync::Semaphore,
     task::JoinSet,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::hub::Hub;
@@ -24,6 +24,8 @@ use crate::{
 
 /// Workers that are asked at a time: each may answer with megabytes.
 const ASKED: usize = 16;
+/// One of them has so long, so that others have their turn.
+const TURN: Duration = Duration::from_secs(1);
 /// All that have not answered by then are named instead.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Of the encoded lines: texts and what is said of them.
@@ -43,7 +45,8 @@ pub(super) async fn gather(hub: &Hub, workers: Vec<WorkerId>, query: LogQuery, a
         asked.spawn(async move {
             // The semaphore is never closed.
             let _turn = turns.acquire().await;
-            (id, ask(&connection, query).await)
+            let late = || format!("it did not answer within {} s", TURN.as_secs());
+            (id, timeout(TURN, ask(&connection, query)).await.unwrap_or_else(|_| Err(late())))
         });
     }
     let (mut gathered, mut silent) = (Gathered::new(query.limit as usize), Vec::new());
@@ -66,7 +69,7 @@ async fn ask(connection: &Connection, query: LogQuery) -> Result<Vec<LogLine>, S
         blobs::get_small(connection, &BlobRequest::GetLog(query), ANSWER_BYTES).await.map_err(|error| error.to_string())?;
     let lines: Vec<LogLine> = codec::decode(&bytes).map_err(|error| format!("its lines do not read as such: {error}"))?;
     lines.as_slice().validate()?;
-    match lines.iter().all(|line| query.wants(line)) {
+    match lines.len() <= query.limit as usize && lines.iter().all(|line| query.wants(line)) {
         true => Ok(lines),
         false => Err("it answered another question".to_owned()),
     }

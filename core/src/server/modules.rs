@@ -11,25 +11,27 @@ use tokio::{
 
 use crate::{
     ids::Hash,
-    net::{Room, blobs::MAX_MODULE_BYTES},
+    net::{Reserved, Room},
     wire::operator::ModuleStatus,
 };
 
 /// How long a worker waits for a module that a client has announced.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Bytes of all modules at a time.
+const MODULE_BYTES: u64 = 4 << 30;
 /// Modules of clients that have left are kept up to this size together, for when they come again.
 const KEPT_BYTES: usize = 256 << 20;
 
 pub(super) struct Modules {
     shelf: Mutex<Shelf>,
     changed: Notify,
-    /// For modules that are on their way here.
+    /// For modules that are here, or on their way.
     pub(super) room: Arc<Room>,
 }
 
 impl Default for Modules {
     fn default() -> Self {
-        Self { shelf: Mutex::default(), changed: Notify::new(), room: Room::new(4 * MAX_MODULE_BYTES) }
+        Self { shelf: Mutex::default(), changed: Notify::new(), room: Room::new(MODULE_BYTES) }
     }
 }
 
@@ -43,6 +45,8 @@ struct Shelf {
 #[derive(Default)]
 struct Entry {
     bytes: Option<Bytes>,
+    /// What they take up.
+    room: Option<Reserved>,
     clients: usize,
     wanted_at: u64,
 }
@@ -69,14 +73,14 @@ impl Modules {
         self.changed.notify_waiters();
     }
 
-    /// Takes an announced module, whose bytes were checked.
+    /// Takes an announced module, whose bytes were checked, with the room that they take up.
     ///
     /// # Errors
     /// When nobody has announced it.
-    pub(super) fn put(&self, hash: Hash, bytes: Bytes) -> Result<(), String> {
+    pub(super) fn put(&self, hash: Hash, bytes: Bytes, room: Reserved) -> Result<(), String> {
         let mut shelf = self.shelf.lock();
         let entry = shelf.modules.get_mut(&hash).ok_or("nobody has announced this module")?;
-        entry.bytes = Some(bytes);
+        (entry.bytes, entry.room) = (Some(bytes), Some(room));
         self.changed.notify_waiters();
         Ok(())
     }
@@ -132,13 +136,18 @@ mod tests {
 
     const HASH: Hash = Hash([7; 32]);
 
+    fn put(modules: &Modules, hash: Hash, bytes: Bytes) -> Result<(), String> {
+        let room = modules.room.reserve(bytes.len() as u64, 0).expect("there is room");
+        modules.put(hash, bytes, room)
+    }
+
     #[tokio::test]
     async fn workers_wait_for_what_was_announced() {
         let modules = Modules::default();
         assert_eq!(modules.get(HASH).await, None);
-        assert!(modules.put(HASH, Bytes::from_static(b"x")).is_err());
+        assert!(put(&modules, HASH, Bytes::from_static(b"x")).is_err());
         assert!(modules.announce(HASH));
-        let (got, put) = tokio::join!(modules.get(HASH), async { modules.put(HASH, Bytes::from_static(b"x")) });
+        let (got, put) = tokio::join!(modules.get(HASH), async { put(&modules, HASH, Bytes::from_static(b"x")) });
         assert_eq!((got, put), (Some(Bytes::from_static(b"x")), Ok(())));
         assert!(!modules.announce(HASH));
     }
@@ -157,7 +166,7 @@ mod tests {
         let half = Bytes::from(vec![0; KEPT_BYTES / 2 + 1]);
         for i in 0..2 {
             modules.announce(Hash([i; 32]));
-            modules.put(Hash([i; 32]), half.clone()).expect("announced");
+            put(&modules, Hash([i; 32]), half.clone()).expect("announced");
             modules.withdraw(Hash([i; 32]));
         }
         assert_eq!(modules.get(Hash([0; 32])).await, None);

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Version of the protocol: of every message in this module's parent, and of frames and blobs.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// What a peer may do. A token and a certificate each carry one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -288,13 +288,49 @@ fn dropped_calls_free_their_slots() {
 
 #[test]
 fn futures_of_another_client_are_refused() {
-    let (one, other) = (quicsand::Client::local(), quicsand::Client::local());
+    let one = quicsand::Client::local();
     let future = one.submit(inc, 1);
-    let Err(Error::Encode { reason }) = other.submit(inc, &future).result() else { panic!("accepted") };
-    assert!(reason.contains("another client"), "{reason}");
-    let dependent = other.submit(inc, other.submit(inc, &future));
-    assert!(matches!(dependent.result(), Err(Error::Encode { .. })), "a dependent fails with the first cause");
-    assert_eq!(other.submit(inc, 1).result().expect("nobody else is harmed"), 2);
+    every_way(|other| {
+        let refused = |result: Result<i64, Error>| matches!(result, Err(Error::ForeignFuture { key }) if key == future.key());
+        assert!(refused(other.submit(inc, &future).result()));
+        let dependent = other.submit(inc, other.submit(inc, &future));
+        assert!(refused(dependent.result()), "a dependent fails with the first cause");
+        assert!(matches!(other.counts(&vec![future.clone()]), Err(Error::ForeignFuture { .. })));
+        assert!(matches!(other.why(&future), Err(Error::ForeignFuture { .. })));
+        let unsent = other.submit(inc, &future);
+        assert_eq!(other.counts(&unsent).expect("asked").erred, 1);
+        assert!(other.why(&unsent).expect("asked").is_empty());
+        assert_eq!(other.submit(inc, 1).result().expect("nobody else is harmed"), 2);
+    });
+}
+
+#[test]
+fn tasks_submit_nothing_anywhere() {
+    every_way(|client| {
+        let said = client.submit(submits, ()).result().expect("runs");
+        assert!(said.starts_with("submitting calls is not possible here: this is a task"), "{said}");
+    });
+    let said = quicsand::Client::local().sequential().submit(submits, ()).result().expect("does not wait for itself");
+    assert!(said.starts_with("submitting calls"), "{said}");
+}
+
+#[test]
+fn a_batched_map_of_large_arguments_holds_few_of_them() {
+    every_way(|client| {
+        let drawn = std::sync::atomic::AtomicU64::new(0);
+        let large = (0..90_u8).map(|i| {
+            drawn.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            vec![i; 8 << 20]
+        });
+        let mut consumed = 0;
+        for result in client.batched_map(length, large) {
+            assert_eq!(result.expect("runs"), 8 << 20);
+            consumed += 1;
+            let ahead = drawn.load(std::sync::atomic::Ordering::Relaxed) - consumed;
+            assert!(ahead <= 40, "{ahead} arguments of 8 MiB are under way");
+        }
+        assert_eq!(consumed, 90);
+    });
 }
 
 #[test]

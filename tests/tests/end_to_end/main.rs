@@ -1,8 +1,10 @@
 //! End to end: the same program in its own process, natively, and over real QUIC in real sandboxes. Every test in `both` runs both ways
-//! and wants equal results; `fleet` has what only a fleet can do.
+//! and wants equal results; `fleet` has what only a fleet can do,
+//! `owner` what a worker's owner says of it.
 
 mod both;
 mod fleet;
+mod owner;
 mod requires;
 mod tasks;
 

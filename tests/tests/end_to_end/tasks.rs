@@ -10,6 +10,15 @@ pub(crate) fn inc(x: i64) -> i64 {
     x + 1
 }
 
+/// What comes of using a client inside a task.
+#[task]
+pub(crate) fn submits() -> String {
+    match quicsand::Client::local().submit(inc, 1).result() {
+        Ok(value) => format!("it gave {value}"),
+        Err(error) => error.to_string(),
+    }
+}
+
 #[task]
 pub(crate) fn add(x: i64, y: i64) -> i64 {
     x + y
@@ -143,4 +152,38 @@ pub(crate) fn fibonacci(n: u64) -> u64 {
 pub(crate) fn dive(depth: u64) -> u64 {
     let frame = std::hint::black_box([depth; 64]);
     if depth == 0 { 0 } else { dive(depth - 1) + frame[0] - frame[63] + 1 }
+}
+
+#[task]
+pub(crate) fn read_text(path: String) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|error| error.to_string())
+}
+
+/// Names in a directory and the lengths of what is there, sorted.
+#[task]
+pub(crate) fn list_dir(path: String) -> Result<Vec<(String, u64)>, String> {
+    let entry = |entry: std::io::Result<std::fs::DirEntry>| {
+        let entry = entry?;
+        Ok((entry.file_name().to_string_lossy().into_owned(), entry.metadata()?.len()))
+    };
+    let entries = std::fs::read_dir(path).and_then(|entries| entries.map(entry).collect::<std::io::Result<Vec<_>>>());
+    let mut entries = entries.map_err(|error| error.to_string())?;
+    entries.sort();
+    Ok(entries)
+}
+
+#[task]
+pub(crate) fn write_text(path: String, text: String) -> Result<(), String> {
+    std::fs::write(path, text).map_err(|error| error.to_string())
+}
+
+#[task]
+pub(crate) fn env_variable(name: String) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Seconds since 1970.
+#[task]
+pub(crate) fn now_s() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

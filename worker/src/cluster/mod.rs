@@ -17,6 +17,24 @@ use quicsand::{Client, ConnectError, Module, wire::Role};
 /// Dropping it ends them all.
 ///
 /// By default they live in this process; [`Builder::processes`] starts processes of the `quicsand` command instead.
+///
+/// ```no_run
+/// use quicsand::task;
+/// use quicsand_worker::LocalCluster;
+///
+/// #[task]
+/// fn inc(x: i64) -> i64 {
+///     x + 1
+/// }
+///
+/// #[quicsand::main]
+/// fn main() -> quicsand::Result<()> {
+///     let cluster = LocalCluster::builder().workers(2).slots(1).start()?;
+///     let client = cluster.client()?;
+///     assert_eq!(client.submit(inc, 1).result()?, 2); // in a sandbox
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct LocalCluster {
     native: native::Cluster,

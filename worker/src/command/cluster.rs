@@ -104,7 +104,8 @@ impl Cluster {
     fn recipe(&self, scheduler: &SchedulerAnnouncement, log: &Log) -> Result<Recipe, ConnectError> {
         let slots = self.slots.unwrap_or_else(|| (machine::processors() / self.workers).max(1));
         let memory = self.memory.map_or_else(|| machine::memory() / u64::from(self.workers), |memory| memory.0);
-        let mut arguments = vec!["worker".to_owned(), scheduler.address.clone(), "--no-config".to_owned(), "--with-parent".to_owned()];
+        let mut arguments =
+            vec!["worker".to_owned(), scheduler.address.clone(), "--no-config".to_owned(), "--with-parent".to_owned()];
         arguments.extend(["--slots".to_owned(), slots.to_string(), "--memory".to_owned(), memory.to_string()]);
         arguments.extend(log.arguments());
         Ok(Recipe {

@@ -235,7 +235,9 @@ impl Entry {
             _ => {}
         }
         let command = command::<T>().mut_args(|arg| arg.required(false));
-        match command.try_get_matches_from(self.words()) {
+        // What has a place may begin with a dash.
+        let end_of_flags = self.is_positional.then(|| "--".into());
+        match command.try_get_matches_from(end_of_flags.into_iter().chain(self.words())) {
             Ok(_) => Ok(()),
             Err(error) => wrong(reason(&error)),
         }

@@ -41,7 +41,7 @@ struct SchedulerReport {
 #[derive(Debug, Serialize)]
 struct WorkerReport {
     id: u64,
-    /// Its certificate's: what `quicsand worker revoke` takes too.
+    /// Of its certificate: what `quicsand worker revoke` takes too.
     identity: String,
     name: String,
     /// Where it comes from, as the scheduler sees it.

@@ -14,7 +14,7 @@ Examples:
     quicsand worker revoke 3
     quicsand worker revoke 01234567012345670123456701234567")]
 pub(super) struct Revoke {
-    /// The worker's number, or its certificate's identity, as `quicsand status` shows them
+    /// The worker's number, as `quicsand status` shows it, or its certificate's identity, as `quicsand status --json` does
     #[arg(value_name = "ID", value_parser = worker_name)]
     worker: WorkerName,
     #[command(flatten)]

@@ -34,8 +34,7 @@ pub(super) struct Scheduler {
     /// Where to listen; port 0 for any free one
     #[arg(long, default_value = "127.0.0.1:7447", value_name = "ADDRESS:PORT")]
     listen: SocketAddr,
-    /// Where the cluster's certificate authority and tokens are kept; made on the first start. By default quicsand in XDG_STATE_HOME or
-    /// ~/.local/state
+    /// Where the cluster's certificate authority and tokens are kept, by default quicsand in XDG_STATE_HOME or ~/.local/state
     #[arg(long, env = "QUICSAND_STATE", value_name = "DIR")]
     state: Option<PathBuf>,
     /// Keep nothing: a new cluster each time, which no earlier token or certificate fits

@@ -13,7 +13,7 @@ use quicsand::{
 };
 use serde_json::json;
 
-use super::{Failed, operator::Access, say};
+use super::{Failed, operator::Access, say, text::printable};
 use crate::sandbox::duration;
 
 #[derive(Debug, Args)]
@@ -179,7 +179,7 @@ fn table(tokens: &[TokenInfo], now_s: u64) -> String {
         };
         let uses = uses_left(token).map_or_else(|| "any".to_owned(), |left| left.to_string());
         let (id, role, state) = (token.id.to_string(), role(token), state(token));
-        let line = format!("{id}  {role:8}  {created:8}  {expires:8}  {uses:9}  {state:7}  {}", token.note);
+        let line = format!("{id}  {role:8}  {created:8}  {expires:8}  {uses:9}  {state:7}  {}", printable(&token.note));
         text += line.trim_end();
         text += "\n";
     }

@@ -17,8 +17,9 @@ use cap_std::{
 
 use super::{grants::World, limits::Stop};
 
-/// Files and directories that a guest may have open at a time, besides the granted ones.
-const OPEN: usize = 128;
+/// Files and directories that a guest may have open at a time, besides the granted ones; one that is being listed counts twice, as it does
+/// to the system, which gives a process a thousand or so in all.
+const OPEN: usize = 64;
 /// The first number after the standard streams.
 pub(crate) const FIRST: u32 = 3;
 /// Bytes of a path, at most.
@@ -162,9 +163,7 @@ impl Files {
         if how.write {
             return Err(Errno::ROFS);
         }
-        if self.open.len() >= OPEN {
-            return Err(Errno::MFILE);
-        }
+        self.check_room()?;
         let opened = match look_up(dir, path, how.follow)?.kind {
             Kind::Directory => Open::Dir(dir.open_dir(path)?),
             Kind::File if how.directory => return Err(Errno::NOTDIR),
@@ -177,6 +176,10 @@ impl Files {
         self.given += 1;
         self.open.insert(fd, opened);
         Ok(fd)
+    }
+
+    fn check_room(&self) -> Result<(), Errno> {
+        if self.open.len() + self.listings.len() < OPEN { Ok(()) } else { Err(Errno::MFILE) }
     }
 
     /// Fills some of `room`, from the file's position, which moves on, or from `offset`. 0 at the file's end.
@@ -237,7 +240,7 @@ impl Files {
     ) -> Result<Result<usize, Errno>, Stop> {
         let mut listing = match self.listings.remove(&fd) {
             Some(listing) if listing.at == cookie => listing,
-            _ => match self.dir(world, fd).and_then(|dir| Ok(dir.entries()?)) {
+            _ => match self.check_room().and_then(|()| Ok(self.dir(world, fd)?.entries()?)) {
                 Ok(entries) => Listing { entries, at: 0, pending: None },
                 Err(errno) => return Ok(Err(errno)),
             },

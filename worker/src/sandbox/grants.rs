@@ -26,8 +26,9 @@ const ENVIRONMENT_BYTES: usize = 1 << 20;
 pub struct Grants {
     /// A directory that tasks may read, and where they see it, by default at the same path; can be given several times
     ///
-    /// Neither `..` nor absolute paths nor symbolic links lead out of it. Nothing in it can be changed, and only files and directories
-    /// can be opened. What is open is closed when its item ends.
+    /// Neither `..` nor absolute paths nor symbolic links lead out of it. Nothing in it can be changed.
+    ///
+    /// Only files and directories can be opened, and what is open is closed when its item ends.
     #[arg(long, value_name = "HOST_PATH[=GUEST_PATH]")]
     pub allow_dir: Vec<DirGrant>,
     /// A variable of the worker's own environment that tasks see, if it is set; can be given several times
@@ -122,6 +123,9 @@ impl World {
             }
             dirs.push(granted);
         }
+        if let Some(secret) = grants.allow_env.iter().find(|name| SECRETS.contains(&name.as_str())) {
+            return Err(GrantError::Variable { name: secret.clone(), reason: "it lets its bearer into the cluster" });
+        }
         let own = grants.allow_env.iter().filter_map(|name| Some((name.clone(), variable(name)?)));
         let mut environment = Vec::new();
         let mut names = Vec::new();
@@ -130,7 +134,6 @@ impl World {
             let entry = format!("{name}={value}\0").into_bytes();
             bytes += entry.len();
             let reason = match () {
-                () if SECRETS.contains(&name.as_str()) => "it lets its bearer into the cluster",
                 () if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') => "no variable can be like that",
                 () if names.contains(&name) => "there is another one already",
                 () if bytes > ENVIRONMENT_BYTES => "all together are larger than 1MiB",
@@ -284,7 +287,9 @@ mod tests {
                 env: env.iter().map(|text| pair(text).expect("a variable")).collect(),
                 clock: Clock::Wall,
             };
-            World::open(&grants, |name| Some(format!("value of {name}"))).map(drop).map_err(|error| error.to_string())
+            World::open(&grants, |name| (name != "QUICSAND_TOKEN").then(|| format!("value of {name}")))
+                .map(drop)
+                .map_err(|error| error.to_string())
         };
         assert_eq!(refusal(&[host.clone(), format!("{host}=/data")], &["HOME"], &["A=", "B=1"]), Ok(()));
         let check = |result: Result<(), String>, hint: &str| {

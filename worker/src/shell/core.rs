@@ -1,7 +1,13 @@
 //! The state machine behind its lock, and its actions carried out. Every thread that has news calls in here: the link's, the compute
 //! threads, whoever fetched something. Must not know: sockets, async.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -37,6 +43,7 @@ pub(crate) struct Core {
     /// For values that peers leave here.
     room: Arc<Room>,
     printed: Arc<Printed>,
+    finished: AtomicU64,
 }
 
 struct Inner {
@@ -60,7 +67,8 @@ impl Core {
             closed: false,
         };
         let slots = (0..slots).map(|_| Mailbox::default()).collect();
-        Self { inner: Mutex::new(inner), slots, uplink, room: Room::new(room), printed: Arc::new(printed) }
+        let (room, printed) = (Room::new(room), Arc::new(printed));
+        Self { inner: Mutex::new(inner), slots, uplink, room, printed, finished: AtomicU64::new(0) }
     }
 
     /// Tells the state machine what happened, all under one lock, and carries its actions out.
@@ -77,6 +85,16 @@ impl Core {
         let inner = &mut *inner;
         inner.worker.handle(event, &mut inner.actions);
         self.act(inner, Some(slot))
+    }
+
+    /// Counts items that a slot ran to a result.
+    pub(crate) fn count_finished(&self, items: u64) {
+        self.finished.fetch_add(items, Ordering::Relaxed);
+    }
+
+    /// Items that ran to a result, since this registration began.
+    pub(crate) fn finished(&self) -> u64 {
+        self.finished.load(Ordering::Relaxed)
     }
 
     /// A module is compiled.

@@ -115,6 +115,7 @@ impl Session {
         if !ended.await.unwrap_or(false) {
             tracing::error!("a compute thread panicked");
         }
+        tracing::info!(id = %self.id(), finished = self.core.finished(), "left");
         if departure == Departure::Left && *wishes.borrow() != Wish::Die {
             self.link.close().await;
         }

@@ -85,6 +85,7 @@ fn serve(core: &Core, sandbox: &Arc<Sandbox>, slot: u32, name: &str) {
             runner = new();
             Ended::failed(&task_name, entry, first, count, name, &TaskErrorKind::Worker, "the worker panicked")
         });
+        core.count_finished(ended.finished());
         next = core.run_ended(slot, Event::RunEnded { run, ended });
     }
 }

@@ -59,6 +59,11 @@ impl Ended {
         Self::new(empty(count), (0..count).map(error).collect(), Vec::new(), Duration::ZERO)
     }
 
+    /// Items with a result.
+    pub(crate) fn finished(&self) -> u64 {
+        u64::from(self.values.count()).saturating_sub(self.void.len() as u64)
+    }
+
     /// The result of an item, if it has one.
     pub(super) fn value(&self, item: u32) -> Option<Bytes> {
         if self.void.binary_search(&item).is_ok() {

@@ -286,10 +286,7 @@ impl Play {
         let entries = self.clients[&client].entries.iter();
         let spans = entries.map(|(&seq, &(len, _))| Span { entry: EntryId { client, seq }, first: 0, count: len }).collect();
         self.event(Event::FromClient(client, FromClient::Explain { query: 1, spans }));
-        assert_eq!(
-            self.scheduler.status().waits.iter().map(|all| all.items).sum::<u64>(),
-            self.scheduler.status().counts.queued
-        );
+        assert_eq!(self.scheduler.status().waits.iter().map(|all| all.items).sum::<u64>(), self.scheduler.status().counts.queued);
     }
 
     fn close_map(&mut self, client: ClientId, a: u32) {

@@ -73,7 +73,8 @@ fn a_worker_of_another_version_hears_both_and_one_that_is_malformed_what_is_wron
         resources: Vec::new(),
     };
     let greet = |protocol: u32, offer: WorkerHello| {
-        let hello = Hello { protocol, abi: abi::VERSION, name: String::new(), worker: Some(offer), module: None, operator: false };
+        let hello =
+            Hello { protocol, abi: abi::VERSION, name: String::new(), worker: Some(offer), module: None, operator: false };
         let entering = async { join::enter(&pass(&server, Role::Worker), |_| Ok(hello.clone())).await };
         runtime().block_on(entering).err().expect("not let in")
     };

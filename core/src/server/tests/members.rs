@@ -163,6 +163,10 @@ fn nobody_renews_for_another_role_or_without_a_certificate() {
         let worker = self::pass(&server, Role::Worker);
         let error = join::renew(&worker, &endpoint, &address, &keyring).await.expect_err("a client");
         assert!(matches!(&error, ConnectError::Refused { reason, .. } if reason.contains("role")), "{error}");
+        let operator = self::pass(&server, Role::Operator);
+        let Approached { endpoint, address, keyring, .. } = join::approach(&operator).await.expect("there");
+        let error = join::renew(&operator, &endpoint, &address, &keyring).await.expect_err("its token is asked for again");
+        assert!(matches!(&error, ConnectError::Refused { reason, .. } if reason.contains("role")), "{error}");
     });
     assert!(ca.certify(Role::Worker, &ca.token(Role::Client).secret, &csr, now).is_err());
     assert!(ca.certify(Role::Client, &ca.token(Role::Client).secret, b"no request", now).is_err());

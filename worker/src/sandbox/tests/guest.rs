@@ -21,6 +21,7 @@ const PRELUDE: &str = r#"
     (memory (export "memory") 8)
     (global $constructed (mut i32) (i32.const 0))
     (global $calls (mut i32) (i32.const 0))
+    (global $leaked (mut i32) (i32.const 0))
     (data (i32.const 1024) "hello\n")
     (data (i32.const 1040) "src/lib.rs:7:5\noh no")
     (func (export "__wasm_call_ctors") (global.set $constructed (i32.add (global.get $constructed) (i32.const 1))))
