@@ -11,6 +11,7 @@ use super::{
     config::{self, Flags, Layer, Resolved},
     default_cache,
     lifetime::{self, Ending},
+    own_directory,
     revoke::Revoke,
     say, say_json,
 };
@@ -167,7 +168,5 @@ pub(crate) fn settings_of(program: Layer) -> Result<WorkerSettings, ConnectError
 
 /// Where the configuration is kept unless the owner says otherwise: in `quicsand` under XDG_CONFIG_HOME or `~/.config`.
 fn default_config() -> Option<PathBuf> {
-    let directory = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let config = directory("XDG_CONFIG_HOME").or_else(|| Some(directory("HOME")?.join(".config")))?;
-    Some(config.join("quicsand").join("worker.toml"))
+    Some(own_directory("XDG_CONFIG_HOME", ".config")?.join("worker.toml"))
 }

@@ -168,6 +168,12 @@ pub(crate) fn has(name: &str) -> bool {
     SERVED.contains(&name) || refused.into_iter().any(|refused| *refused == name)
 }
 
+/// The type of a function that answers with an error number: a letter a parameter, `I` for 64 bits, any other for 32.
+fn signature(engine: &Engine, params: &str) -> FuncType {
+    let params = params.chars().map(|param| if param == 'I' { ValType::I64 } else { ValType::I32 });
+    FuncType::new(engine, params, [ValType::I32])
+}
+
 /// A linker that knows all of preview 1.
 pub(crate) fn linker(engine: &Engine) -> Result<Linker<Guest>> {
     let mut linker = Linker::new(engine);
@@ -180,9 +186,7 @@ pub(crate) fn linker(engine: &Engine) -> Result<Linker<Guest>> {
     linker.func_wrap(MODULE, "random_get", random_get)?;
     linker.func_wrap(MODULE, "proc_exit", |code: i32| -> Result<()> { Err(Error::new(Stop::Exit(code))) })?;
     for &(name, params, answer) in REFUSED {
-        let params = params.chars().map(|param| if param == 'I' { ValType::I64 } else { ValType::I32 });
-        let ty = FuncType::new(engine, params, [ValType::I32]);
-        linker.func_new(MODULE, name, ty, move |_, _, results| {
+        linker.func_new(MODULE, name, signature(engine, params), move |_, _, results| {
             results.fill(Val::I32(answer));
             Ok(())
         })?;

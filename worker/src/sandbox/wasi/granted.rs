@@ -1,9 +1,9 @@
 //! The functions of preview 1 that reach what the worker's owner grants: variables, and directories to read. Must not know: how paths are
 //! kept inside their directory.
 
-use wasmtime::{Caller, Engine, Error, FuncType, Linker, Result, Val, ValType};
+use wasmtime::{Caller, Engine, Error, Linker, Result, Val};
 
-use super::{Guest, MODULE, SUCCESS, VECTORS, look, parts, put, slice};
+use super::{Guest, MODULE, SUCCESS, VECTORS, look, parts, put, signature, slice};
 use crate::sandbox::files::{Errno, FIRST, How, Kind, PATH_BYTES, Stat};
 
 /// Bytes that one call reads at most before it looks whether the item has to stop.
@@ -55,9 +55,7 @@ pub(super) fn link(linker: &mut Linker<Guest>, engine: &Engine) -> Result<()> {
     linker.func_wrap(MODULE, "path_open", path_open)?;
     linker.func_wrap(MODULE, "path_readlink", path_readlink)?;
     for &(name, params, dir) in READ_ONLY {
-        let params = params.chars().map(|param| if param == 'I' { ValType::I64 } else { ValType::I32 });
-        let ty = FuncType::new(engine, params, [ValType::I32]);
-        linker.func_new(MODULE, name, ty, move |mut caller, params, results| {
+        linker.func_new(MODULE, name, signature(engine, params), move |mut caller, params, results| {
             let fd = params.get(dir).and_then(Val::i32).unwrap_or(-1);
             results.fill(Val::I32(reach(&mut caller, |_, guest| read_only(guest, fd))?));
             Ok(())
