@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::{
-    book, deploy,
+    book, deny, deploy,
     steps::{cargo, programs, run, set_up},
 };
 
@@ -22,6 +22,13 @@ pub(crate) fn bench(rest: &[String]) -> Result<()> {
     run(Command::new(programs().join("quicsand-bench")).args(rest))
 }
 
+/// Maltreats a fleet; `rest` goes to the program that does it.
+pub(crate) fn chaos(rest: &[String]) -> Result<()> {
+    set_up()?;
+    run(&mut cargo(["build", "--release", "--workspace", "--bins"]))?;
+    run(Command::new(programs().join("quicsand-chaos")).args(rest))
+}
+
 /// What a change must pass. The quick checks come first; lints are checked in the release profile, which shares build scripts and macros
 /// with everything else.
 pub(crate) fn ci() -> Result<()> {
@@ -31,5 +38,6 @@ pub(crate) fn ci() -> Result<()> {
     run(cargo(["doc", "--release", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
     book::build()?;
     deploy::check()?;
+    deny::check()?;
     test(&[])
 }

@@ -7,6 +7,7 @@ mod book;
 mod checks;
 mod cluster;
 mod demo;
+mod deny;
 mod deploy;
 mod mixed_fleet;
 mod steps;
@@ -43,11 +44,19 @@ enum Chore {
     },
     /// Have an x86-64 worker and an aarch64 worker, in an emulator, share jobs, and compare the results
     MixedFleet,
+    /// Maltreat a fleet of this machine, and compare every result with what it should be; --minutes N, --help for more
+    Chaos {
+        /// Passed on to the program that does it
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
     /// Build the book into target/book
     Book,
     /// Check the systemd units, the Dockerfile and the Kubernetes manifests, as far as this machine can
     Deploy,
-    /// Check format, lints, documentation, book and packaging, then run all tests
+    /// Check all dependencies: vulnerabilities, licences, origins, duplicates
+    Deny,
+    /// Check format, lints, documentation, book, packaging and dependencies, then run all tests
     Ci,
 }
 
@@ -58,7 +67,9 @@ fn main() -> ExitCode {
         Chore::Test { rest } => checks::test(&rest),
         Chore::Bench { rest } => checks::bench(&rest),
         Chore::MixedFleet => mixed_fleet::run_all(),
+        Chore::Chaos { rest } => checks::chaos(&rest),
         Chore::Book => book::build(),
+        Chore::Deny => deny::check(),
         Chore::Deploy => deploy::check(),
         Chore::Ci => checks::ci(),
     };
