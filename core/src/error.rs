@@ -73,6 +73,15 @@ pub enum Error {
         /// What the transport said.
         reason: String,
     },
+    /// The connection to the fleet broke, and when it was there again, the scheduler did not know this client any more.
+    #[error("the scheduler at {address} does not know this client any more; submit the calls again with a new client")]
+    Forgotten {
+        /// The scheduler's address.
+        address: String,
+    },
+    /// A result could not be published, or what is published not be had.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
     /// The client was closed before the result was there.
     #[error("the client was closed")]
     Closed,
@@ -168,6 +177,12 @@ pub enum ConnectError {
         /// The peer's.
         theirs: u32,
     },
+    /// The scheduler does not know the client that wants to go on, or not any more.
+    #[error("the scheduler at {address} does not know this client any more; connect a new one")]
+    Forgotten {
+        /// The address.
+        address: String,
+    },
     /// The scheduler refused this peer.
     #[error("the scheduler at {address} refused: {reason}")]
     Refused {
@@ -200,6 +215,64 @@ pub enum ConnectError {
         /// Why.
         reason: String,
     },
+}
+
+/// Why a result cannot be published, or what is published cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// It is no name.
+    #[error("a name has 1 to {bytes} bytes and no control characters; choose another one")]
+    Name {
+        /// How long it may be.
+        bytes: u64,
+    },
+    /// The name stands for something else.
+    #[error("`{name}` is published already; unpublish it, or choose another name")]
+    Taken {
+        /// The name.
+        name: String,
+    },
+    /// The client has too many names.
+    #[error("a client publishes at most {limit} names at a time; unpublish some")]
+    TooMany {
+        /// How many it may have.
+        limit: u64,
+    },
+    /// What is to be published is not kept any more.
+    #[error("what is to be published as `{name}` was released; publish it while there is a future of it")]
+    Released {
+        /// The name.
+        name: String,
+    },
+    /// Nothing has that name.
+    #[error("nothing is published as `{name}`; {}", listed(names, *more))]
+    Unknown {
+        /// The name.
+        name: String,
+        /// Some that there are.
+        names: Vec<String>,
+        /// How many more there are.
+        more: u64,
+    },
+    /// It is published as another type.
+    #[error("`{name}` is published as `{published}` and was asked for as `{asked}`; ask for the type that it is")]
+    Type {
+        /// The name.
+        name: String,
+        /// The publisher's type.
+        published: String,
+        /// The asker's.
+        asked: String,
+    },
+}
+
+fn listed(names: &[String], more: u64) -> String {
+    match (names, more) {
+        ([], _) => "nothing is published at all".to_owned(),
+        (names, 0) => format!("what is: {}", names.join(", ")),
+        (names, more) => format!("what is: {}, and {more} more", names.join(", ")),
+    }
 }
 
 /// Why a scheduler does not accept a join token. Only who has a token's secret hears more than that it is unknown.

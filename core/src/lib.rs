@@ -63,9 +63,9 @@ pub mod wire;
 
 pub use client::{
     ArgWriter, AsCompleted, BatchedMap, Call, Client, ClientBuilder, Count, Future, Futures, Gather, IntoArg, IntoArgs, IntoIter,
-    Status,
+    Publish, Status,
 };
-pub use error::{ConnectError, Error, Result, TaskError, TaskErrorKind, TokenRefusal};
+pub use error::{ConnectError, Error, PublishError, Result, TaskError, TaskErrorKind, TokenRefusal};
 pub use limits::{DEFAULT_MEMORY, DEFAULT_TIMEOUT, Options, Size, SizeError};
 pub use module::Module;
 pub use quicsand_macros::{embed, main, task};

@@ -2,6 +2,11 @@
 
 pub mod book;
 #[cfg(not(target_family = "wasm"))]
+pub mod fuzz;
+pub mod processes;
+#[cfg(not(target_family = "wasm"))]
+pub mod relay;
+#[cfg(not(target_family = "wasm"))]
 pub mod scratch;
 pub mod source;
 

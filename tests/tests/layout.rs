@@ -68,7 +68,7 @@ const ROOMS: &[Room] = &[
         ],
     ),
     room("worker/src/shell", &["ids", "error", "codec", "limits", "requirements", "wire", "net", "state", "sandbox"]),
-    room("worker/src/cluster", &["error", "module", "client", "wire", "net", "server", "shell", "command"]),
+    room("worker/src/cluster", &["error", "module", "client", "wire", "net", "server", "shell", "command", "sandbox"]),
     room(
         "worker/src/command",
         &["ids", "error", "limits", "requirements", "codec", "wire", "net", "server", "shell", "setup", "sandbox"],

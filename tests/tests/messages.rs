@@ -6,7 +6,7 @@ use quicsand_tests::book::directory;
 
 /// Where the errors are, and which.
 const SOURCES: &[(&str, &[&str])] = &[
-    ("core/src/error.rs", &["Error", "ConnectError", "TokenRefusal", "TaskErrorKind"]),
+    ("core/src/error.rs", &["Error", "ConnectError", "PublishError", "TokenRefusal", "TaskErrorKind"]),
     ("core/src/wire/hello.rs", &["HelloError"]),
     ("core/src/net/token.rs", &["TokenError"]),
     ("core/src/net/operator.rs", &["OperatorError"]),

@@ -32,6 +32,12 @@ pub(crate) trait Inbox: Send + Sync {
     /// The end of a [`Backend::fetch`].
     fn fetched(&self, key: Key, bytes: Option<Bytes>);
 
+    /// The connection broke, there is another one, and the scheduler goes on with this client. What it says comes after this.
+    fn returned(&self);
+
+    /// The connection broke, and the scheduler does not know this client any more: every unresolved call fails.
+    fn forgotten(&self);
+
     /// The connection ended and will not come back: every unresolved call fails with this reason.
     fn disconnected(&self, reason: &str);
 }

@@ -1,6 +1,6 @@
 //! Making clients: in this process, or of a fleet.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 #[cfg(not(target_family = "wasm"))]
 use std::{
@@ -21,7 +21,10 @@ use crate::{
 };
 
 /// Bytes of arguments that an in-process client may have under way: no bound, since they lie in this process either way.
-const LOCAL_CREDIT: u64 = 1 << 50;
+const LOCAL_CREDIT: u64 = 1 << 62;
+/// For how long a client tries to connect again.
+#[cfg(all(feature = "net", not(target_family = "wasm")))]
+const RECONNECT_FOR: Duration = Duration::from_secs(60);
 /// Environment variable: the scheduler's address.
 const ENV_SCHEDULER: &str = "QUICSAND_SCHEDULER";
 /// Environment variable: a join token of the role client.
@@ -150,6 +153,7 @@ pub struct ClientBuilder {
     token: Option<String>,
     name: Option<String>,
     module: Option<Module>,
+    patience: Option<Duration>,
 }
 
 impl ClientBuilder {
@@ -169,6 +173,14 @@ impl ClientBuilder {
     /// A name for people to see in the scheduler's status; by default the program's and its process number.
     pub fn name(mut self, name: &str) -> Self {
         self.name = Some(name.to_owned());
+        self
+    }
+
+    /// For how long a connection to the scheduler that broke is tried to be made again, a minute by default, before every unresolved call fails
+    /// with [`Error::Disconnected`](crate::Error::Disconnected). Meanwhile calls go on, futures are pending and what is submitted waits. Zero
+    /// for not at all. The scheduler keeps a client that is away for 30 s, unless it is told otherwise.
+    pub fn reconnect_for(mut self, patience: Duration) -> Self {
+        self.patience = Some(patience);
         self
     }
 
@@ -193,7 +205,8 @@ impl ClientBuilder {
             let program = program.as_deref().and_then(std::path::Path::file_name).unwrap_or_default();
             format!("{}/{}", program.to_string_lossy(), std::process::id())
         });
-        let settings = crate::net::client::ConnectSettings { address, token, state: crate::net::state_directory(), name };
+        let (state, patience) = (crate::net::state_directory(), self.patience.unwrap_or(RECONNECT_FOR));
+        let settings = crate::net::client::ConnectSettings { address, token, state, name, patience };
         // The client's number comes with the welcome, before which nothing is delivered.
         let shared = Shared::new(Bookkeeping::new(ClientId(0), 0), false);
         let connected = crate::net::client::connect(&settings, program.shipment(), shared.inbox(&settings.address))?;

@@ -13,6 +13,7 @@ mod gather;
 mod local;
 #[cfg(not(target_family = "wasm"))]
 mod progress;
+mod publish;
 mod shared;
 mod state;
 mod wakers;
@@ -28,6 +29,7 @@ pub use completed::AsCompleted;
 pub use connect::ClientBuilder;
 pub use future::{Future, Futures, IntoIter, Status};
 pub use gather::{Count, Gather};
+pub use publish::Publish;
 
 use crate::{
     Module, Task,

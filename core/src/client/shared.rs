@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::{
     args::Kept,
     backend::{Backend, Inbox},
-    state::{Bookkeeping, Known, Touched},
+    state::{Answer, Bookkeeping, Known, Touched},
     wakers::Wakers,
 };
 use crate::{
@@ -42,7 +42,6 @@ struct State {
     wakers: Wakers,
     /// Values that were scattered on behalf of large arguments, as long as somebody uses them.
     large: HashMap<Hash, Weak<Handle>>,
-    next_query: u64,
     /// Threads that wait for a change.
     waiting: usize,
 }
@@ -57,7 +56,7 @@ pub(crate) struct Handle {
 
 impl Shared {
     pub(super) fn new(book: Bookkeeping, in_process: bool) -> Arc<Self> {
-        let state = State { book, over: None, wakers: Wakers::default(), large: HashMap::new(), next_query: 0, waiting: 0 };
+        let state = State { book, over: None, wakers: Wakers::default(), large: HashMap::new(), waiting: 0 };
         Arc::new(Self {
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -215,9 +214,9 @@ impl Shared {
     /// Asks the scheduler how many of these items are in each state.
     pub(super) fn count(&self, spans: Vec<Span>) -> Result<StateCounts, Error> {
         let (spans, unsent) = self.sent_ones(spans);
-        let query = self.next_query();
-        self.send([FromClient::Count { query, spans }]);
-        let mut counts = self.wait_until(None, |book| book.take_counts(query))?.unwrap_or_default();
+        let Answer::Counts(mut counts) = self.ask(|query| FromClient::Count { query, spans })? else {
+            return Err(wrong_answer());
+        };
         // What could not be sent was broken from the start.
         counts.erred += unsent.iter().map(|span| span.count).sum::<u64>();
         Ok(counts)
@@ -226,21 +225,23 @@ impl Shared {
     /// Asks the scheduler which of these items wait, and why.
     pub(super) fn explain(&self, spans: Vec<Span>) -> Result<Vec<Waiting>, Error> {
         let (spans, _) = self.sent_ones(spans);
-        let query = self.next_query();
-        self.send([FromClient::Explain { query, spans }]);
-        let waiting = self.wait_until(None, |book| book.take_explained(query))?;
-        Ok(waiting.unwrap_or_default())
+        match self.ask(|query| FromClient::Explain { query, spans })? {
+            Answer::Explained(waiting) => Ok(waiting),
+            _ => Err(wrong_answer()),
+        }
+    }
+
+    /// Asks the scheduler something and waits for the answer.
+    pub(super) fn ask(&self, query: impl FnOnce(u64) -> FromClient) -> Result<Answer, Error> {
+        let (number, message) = self.with(|book| book.ask(query));
+        self.send([message]);
+        let answer = self.wait_until(None, |book| book.take_answer(number))?;
+        answer.ok_or(Error::Closed)
     }
 
     /// Those that the scheduler knows, to which a question about others is a breach; and the others.
-    fn sent_ones(&self, spans: Vec<Span>) -> (Vec<Span>, Vec<Span>) {
+    pub(super) fn sent_ones(&self, spans: Vec<Span>) -> (Vec<Span>, Vec<Span>) {
         self.with(|book| spans.into_iter().partition(|span| book.is_sent(span.entry.seq)))
-    }
-
-    fn next_query(&self) -> u64 {
-        let mut state = self.lock();
-        state.next_query += 1;
-        state.next_query
     }
 
     /// Sends more items of an open map; waits for credit.
@@ -303,6 +304,12 @@ impl Shared {
                 Touched::Items(..) | Touched::Credit | Touched::Query => {}
             }
         }
+    }
+
+    /// The scheduler is back, and knows this client.
+    fn returned(&self) {
+        let again = self.with(|book| book.repeat());
+        self.send(again);
     }
 
     fn fetched(&self, key: Key, bytes: Option<Bytes>) {
@@ -430,11 +437,28 @@ impl Inbox for Mailbox {
         }
     }
 
+    fn returned(&self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.returned();
+        }
+    }
+
+    fn forgotten(&self) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.end(Error::Forgotten { address: self.address.clone() });
+        }
+    }
+
     fn disconnected(&self, reason: &str) {
         if let Some(shared) = self.shared.upgrade() {
             shared.end(Error::Disconnected { address: self.address.clone(), reason: reason.to_owned() });
         }
     }
+}
+
+/// What an answer to another question comes to.
+fn wrong_answer() -> Error {
+    Error::Disconnected { address: "the scheduler".to_owned(), reason: "it answered another question".to_owned() }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

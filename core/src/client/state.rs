@@ -4,15 +4,18 @@
 //! [`Bookkeeping::open`] and [`Bookkeeping::extend`] mirror what was sent; [`Bookkeeping::receive`] takes the scheduler's answers and
 //! says through [`Touched`] what changed; [`Bookkeeping::look`] tells what is known of an item.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
 use crate::{
     codec::{Run, Span},
-    error::Error,
+    error::{Error, PublishError},
     ids::{ClientId, EntryId, Hash, Key},
-    wire::{StateCounts, ToClient, Waiting, blob::Place},
+    wire::{FromClient, StateCounts, ToClient, Waiting, blob::Place},
 };
 
 /// Bytes of small data that the scheduler keeps at a time; further data goes to workers. Well below what it keeps of a client in all, since
@@ -64,6 +67,8 @@ pub(crate) enum Touched {
 struct Entry {
     /// Items opened so far.
     count: u64,
+    /// Items before this one were forgotten.
+    base: u64,
     /// Items resolved so far; exact, since the scheduler reports an item once.
     resolved: u64,
     /// Results by first index; blocks do not overlap.
@@ -72,8 +77,6 @@ struct Entry {
     others: BTreeMap<u64, Known>,
     /// Data that waits to be uploaded.
     data: Option<(Bytes, Hash)>,
-    /// Whether somebody was told to upload it.
-    asked: bool,
     /// Set when the whole entry can never be computed.
     broken: Option<Error>,
     /// The scheduler has never heard of it.
@@ -88,13 +91,24 @@ pub(crate) struct Bookkeeping {
     client: ClientId,
     next_seq: u64,
     entries: BTreeMap<u64, Entry>,
-    credit: u64,
+    /// Bytes of arguments that may be sent in the client's life, and those that were, or are about to be.
+    granted: u64,
+    spent: u64,
     /// Bytes of data in messages that the scheduler keeps.
     inline: u64,
     /// Data that was let go before it was uploaded: calls that were sent may read it.
     orphans: BTreeMap<u64, (Bytes, Hash)>,
-    counts: BTreeMap<u64, StateCounts>,
-    explained: BTreeMap<u64, Vec<Waiting>>,
+    /// What was asked and not answered, or whose answer nobody took, by number.
+    queries: BTreeMap<u64, (FromClient, Option<Answer>)>,
+    next_query: u64,
+}
+
+/// The answer to a query.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Counts(StateCounts),
+    Explained(Vec<Waiting>),
+    Named(Result<u64, PublishError>),
 }
 
 impl Bookkeeping {
@@ -103,11 +117,12 @@ impl Bookkeeping {
             client,
             next_seq: 0,
             entries: BTreeMap::new(),
-            credit,
+            granted: credit,
+            spent: 0,
             inline: 0,
             orphans: BTreeMap::new(),
-            counts: BTreeMap::new(),
-            explained: BTreeMap::new(),
+            queries: BTreeMap::new(),
+            next_query: 0,
         }
     }
 
@@ -157,6 +172,11 @@ impl Bookkeeping {
         }
     }
 
+    /// Whether data is still to be uploaded.
+    pub(crate) fn is_uploading(&self) -> bool {
+        !self.orphans.is_empty() || self.entries.values().any(|entry| entry.data.is_some())
+    }
+
     /// More items in an open map.
     pub(crate) fn extend(&mut self, seq: u64, more: u64) {
         if let Some(entry) = self.entries.get_mut(&seq) {
@@ -175,7 +195,7 @@ impl Bookkeeping {
     pub(crate) fn forget(&mut self, seq: u64) -> Option<u64> {
         let entry = self.entries.remove(&seq).filter(|entry| !entry.unsent)?;
         self.inline = self.inline.saturating_sub(entry.inline);
-        if let Some(data) = entry.data.filter(|_| !entry.asked) {
+        if let Some(data) = entry.data {
             self.orphans.insert(seq, data);
         }
         Some(entry.count)
@@ -186,14 +206,15 @@ impl Bookkeeping {
         if let Some(entry) = self.entries.get_mut(&seq) {
             entry.values.retain(|first, run| first + u64::from(run.count()) > end);
             entry.others = entry.others.split_off(&end);
+            entry.base = entry.base.max(end);
         }
     }
 
     /// Takes credit for `bytes`; false if there is too little.
     pub(crate) fn take_credit(&mut self, bytes: u64) -> bool {
-        let enough = self.credit >= bytes;
+        let enough = self.granted - self.spent >= bytes;
         if enough {
-            self.credit -= bytes;
+            self.spent += bytes;
         }
         enough
     }
@@ -283,11 +304,12 @@ impl Bookkeeping {
             ToClient::Done { seq, first, values } => {
                 let count = u64::from(values.count());
                 if let Some(entry) = self.entries.get_mut(&seq) {
-                    if entry.holds_any(first..first + count) {
-                        return;
+                    if first < entry.base || entry.holds_any(first..first + count) {
+                        entry.take_again(first, &values);
+                    } else {
+                        entry.resolved += count;
+                        entry.values.insert(first, values);
                     }
-                    entry.resolved += count;
-                    entry.values.insert(first, values);
                     touched.push(Touched::Items(seq, first..first + count));
                 }
             }
@@ -315,41 +337,62 @@ impl Bookkeeping {
             }
             ToClient::Upload { seq, place } => {
                 let key = self.id(seq).key(0);
-                let data = self.entries.get_mut(&seq).and_then(|entry| {
-                    entry.asked = true;
-                    entry.data.clone()
-                });
-                match (data, self.orphans.remove(&seq)) {
-                    (Some((bytes, hash)), _) => touched.push(Touched::Upload { key, bytes, hash, place }),
-                    // To the scheduler, which is always there: nobody keeps it for a second try.
-                    (None, Some((bytes, hash))) => touched.push(Touched::Upload { key, bytes, hash, place: None }),
-                    (None, None) => touched.push(Touched::Gone(Span { entry: key.entry, first: 0, count: 1 })),
+                let data = self.entries.get(&seq).and_then(|entry| entry.data.as_ref());
+                match data.or_else(|| self.orphans.get(&seq)).cloned() {
+                    Some((bytes, hash)) => touched.push(Touched::Upload { key, bytes, hash, place }),
+                    None => touched.push(Touched::Gone(Span { entry: key.entry, first: 0, count: 1 })),
                 }
             }
-            ToClient::Credit { bytes } => {
-                self.credit = self.credit.saturating_add(bytes);
+            ToClient::Taken { seq } => {
+                self.orphans.remove(&seq);
+                if let Some(entry) = self.entries.get_mut(&seq) {
+                    entry.data = None;
+                }
+                touched.push(Touched::Query);
+            }
+            ToClient::Credit { total } => {
+                self.granted = self.granted.max(total);
                 touched.push(Touched::Credit);
             }
-            ToClient::Counts { query, counts } => {
-                self.counts.insert(query, counts);
-                touched.push(Touched::Query);
-            }
-            ToClient::Explained { query, waiting } => {
-                self.explained.insert(query, waiting);
-                touched.push(Touched::Query);
-            }
+            ToClient::Counts { query, counts } => self.answer(query, Answer::Counts(counts), touched),
+            ToClient::Explained { query, waiting } => self.answer(query, Answer::Explained(waiting), touched),
+            ToClient::Named { query, items } => self.answer(query, Answer::Named(items), touched),
+            // Whoever carries messages keeps them for another connection, and has looked at this.
+            ToClient::Applied { .. } => {}
             ToClient::Refused { reason } => touched.push(Touched::Refused(reason)),
         }
     }
 
-    /// The answer to a query, once.
-    pub(crate) fn take_counts(&mut self, query: u64) -> Option<StateCounts> {
-        self.counts.remove(&query)
+    /// Notes a query, made of its number; gives both.
+    pub(crate) fn ask(&mut self, query: impl FnOnce(u64) -> FromClient) -> (u64, FromClient) {
+        self.next_query += 1;
+        let message = query(self.next_query);
+        self.queries.insert(self.next_query, (message.clone(), None));
+        (self.next_query, message)
     }
 
-    /// The answer to a query for reasons, once.
-    pub(crate) fn take_explained(&mut self, query: u64) -> Option<Vec<Waiting>> {
-        self.explained.remove(&query)
+    /// The answer to a query, once.
+    pub(crate) fn take_answer(&mut self, query: u64) -> Option<Answer> {
+        let answer = self.queries.get_mut(&query)?.1.take()?;
+        self.queries.remove(&query);
+        Some(answer)
+    }
+
+    /// What is to be said again on another connection, after all that was not taken in: queries whose answers may have been lost, and data
+    /// that somebody may have asked for.
+    pub(crate) fn repeat(&self) -> Vec<FromClient> {
+        let unanswered = self.queries.values().filter(|(_, answer)| answer.is_none()).map(|(query, _)| query.clone());
+        let with_data = self.entries.iter().filter(|(_, entry)| entry.data.is_some()).map(|(seq, _)| seq);
+        let offers = with_data.chain(self.orphans.keys()).map(|&seq| FromClient::Offer { seq });
+        unanswered.chain(offers).collect()
+    }
+
+    /// Only the first answer to what was asked.
+    fn answer(&mut self, query: u64, answer: Answer, touched: &mut Vec<Touched>) {
+        if let Some((_, place)) = self.queries.get_mut(&query) {
+            place.get_or_insert(answer);
+            touched.push(Touched::Query);
+        }
     }
 
     /// The span of a whole entry.
@@ -362,12 +405,19 @@ impl Bookkeeping {
         let Some(entry) = self.entries.get_mut(&seq).filter(|entry| index < entry.count) else {
             return false;
         };
+        if index < entry.base {
+            return true;
+        }
         if matches!(known, Known::Stored(_)) {
             // Data that a worker holds needs no second upload.
             entry.data = None;
         }
-        if matches!(entry.others.get(&index), Some(Known::Stored(_))) {
-            // It is somewhere else now, or it is gone and cannot be had again.
+        if let Some(Known::Stored(before)) = entry.others.get(&index) {
+            // It is somewhere else now, or it is gone and cannot be had again. Whoever is fetching it will say so.
+            let known = match known {
+                Known::Stored(remote) => Known::Stored(Remote { fetching: before.fetching, ..remote }),
+                other => other,
+            };
             entry.others.insert(index, known);
         } else if !entry.holds_any(index..index + 1) {
             entry.others.insert(index, known);
@@ -382,123 +432,38 @@ impl Bookkeeping {
 }
 
 impl Entry {
+    /// Takes values of which some were reported before. Those are not believed again, but may be in the place of one that was elsewhere.
+    fn take_again(&mut self, first: u64, values: &Run) {
+        let mut fresh = 0..0;
+        for at in 0..values.count() {
+            let index = first + u64::from(at);
+            if index >= self.base && !self.holds_any(index..index + 1) {
+                fresh = if fresh.end == at { fresh.start..at + 1 } else { self.take_part(first, values, at..at + 1, fresh) };
+                continue;
+            }
+            if let Some(known) = self.others.get_mut(&index)
+                && matches!(known, Known::Stored(_))
+                && let Some(value) = values.get(at)
+            {
+                *known = Known::Value(value);
+            }
+        }
+        self.take_part(first, values, 0..0, fresh);
+    }
+
+    /// Takes those values of a run in that are at `part`; gives the part that is next.
+    fn take_part(&mut self, first: u64, values: &Run, next: Range<u32>, part: Range<u32>) -> Range<u32> {
+        if !part.is_empty() {
+            self.resolved += u64::from(part.end - part.start);
+            self.values.insert(first + u64::from(part.start), values.slice(part));
+        }
+        next
+    }
+
     /// Whether any of these items is resolved: the scheduler reports each once, and a second report is not believed.
     fn holds_any(&self, items: Range<u64>) -> bool {
         let before = self.values.range(..items.end).next_back();
         before.is_some_and(|(first, run)| first + u64::from(run.count()) > items.start)
             || self.others.range(items).next().is_some()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::codec::RunBuilder;
-
-    fn run(values: &[&[u8]]) -> Run {
-        let mut builder = RunBuilder::default();
-        for value in values {
-            builder.push(value).expect("short");
-        }
-        builder.take()
-    }
-
-    fn receive(book: &mut Bookkeeping, message: ToClient) -> Vec<Touched> {
-        let mut touched = Vec::new();
-        book.receive(message, &mut touched);
-        touched
-    }
-
-    #[test]
-    fn blocks_arrive_in_any_order() {
-        let mut book = Bookkeeping::new(ClientId(1), 0);
-        let seq = book.open(4);
-        receive(&mut book, ToClient::Done { seq, first: 2, values: run(&[b"c", b"d"]) });
-        assert!(matches!(book.look(seq, 0), Known::Pending));
-        receive(&mut book, ToClient::Done { seq, first: 0, values: run(&[b"a", b"b"]) });
-        assert!(matches!(book.look(seq, 3), Known::Value(value) if value == "d"));
-        assert_eq!(book.resolved(seq), 4);
-        assert_eq!(book.block_at(seq, 1).map(|run| run.count()), Some(1));
-    }
-
-    #[test]
-    fn a_second_report_is_not_believed() {
-        let mut book = Bookkeeping::new(ClientId(1), 0);
-        let seq = book.open(2);
-        receive(&mut book, ToClient::Done { seq, first: 0, values: run(&[b"a"]) });
-        let span = book.span(seq, 0..2);
-        receive(&mut book, ToClient::Cancelled { span });
-        receive(&mut book, ToClient::Done { seq, first: 0, values: run(&[b"x", b"y"]) });
-        assert!(matches!(book.look(seq, 0), Known::Value(value) if value == "a"));
-        assert!(matches!(book.look(seq, 1), Known::Failed(Error::Cancelled { .. })));
-        assert_eq!(book.resolved(seq), 2);
-    }
-
-    #[test]
-    fn a_lost_value_is_pending_again() {
-        let mut book = Bookkeeping::new(ClientId(1), 0);
-        let seq = book.open(1);
-        let stored = ToClient::Stored { seq, index: 0, len: 9, hash: Hash([0; 32]), places: Vec::new() };
-        receive(&mut book, stored.clone());
-        assert!(book.begin_fetch(seq, 0).is_some());
-        assert!(book.begin_fetch(seq, 0).is_none(), "fetched once");
-        book.fetched(book.id(seq).key(0), None);
-        assert_eq!(book.resolved(seq), 0);
-        receive(&mut book, stored);
-        receive(&mut book, ToClient::Lost { seq, index: 0 });
-        assert!(matches!(book.look(seq, 0), Known::Pending));
-    }
-
-    #[test]
-    fn a_stored_value_that_is_gone_for_good_is_an_error() {
-        let mut book = Bookkeeping::new(ClientId(1), 0);
-        let seq = book.open(1);
-        receive(&mut book, ToClient::Stored { seq, index: 0, len: 9, hash: Hash([0; 32]), places: Vec::new() });
-        let error = crate::TaskError::new(crate::TaskErrorKind::DataLost, "f", book.id(seq).key(0), "gone");
-        receive(&mut book, ToClient::Failed { seq, index: 0, error });
-        assert!(matches!(book.look(seq, 0), Known::Failed(Error::Task(_))));
-        assert_eq!(book.resolved(seq), 1);
-    }
-
-    #[test]
-    fn forgotten_entries_and_strangers_are_ignored() {
-        let mut book = Bookkeeping::new(ClientId(1), 0);
-        let seq = book.open(1);
-        let huge = Span { entry: book.id(seq), first: 0, count: u64::MAX };
-        receive(&mut book, ToClient::Cancelled { span: huge });
-        assert_eq!(book.resolved(seq), 1);
-        assert_eq!(book.forget(seq), Some(1));
-        assert!(receive(&mut book, ToClient::Done { seq, first: 0, values: run(&[b"a"]) }).is_empty());
-        assert!(matches!(book.look(seq, 0), Known::Failed(Error::Closed)));
-    }
-
-    #[test]
-    fn data_that_is_let_go_early_is_still_uploaded() {
-        let mut book = Bookkeeping::new(ClientId(1), 0);
-        let upload = |seq| ToClient::Upload { seq, place: None };
-        let seq = book.open(1);
-        book.keep_data(seq, Bytes::from_static(b"data"), Hash([1; 32]));
-        book.forget(seq);
-        assert!(matches!(&receive(&mut book, upload(seq))[..], [Touched::Upload { bytes, .. }] if bytes == "data"));
-        assert!(matches!(&receive(&mut book, upload(seq))[..], [Touched::Gone(_)]), "it is not kept for ever");
-    }
-
-    #[test]
-    fn small_data_leaves_room_for_calls() {
-        let mut book = Bookkeeping::new(ClientId(1), u64::MAX);
-        assert!(book.take_inline(INLINE_DATA));
-        let seq = book.open_inline(INLINE_DATA);
-        assert!(!book.take_inline(1) && book.take_credit(1));
-        book.forget(seq);
-        assert!(book.take_inline(1));
-    }
-
-    #[test]
-    fn credit_is_spent_and_returned() {
-        let mut book = Bookkeeping::new(ClientId(1), 10);
-        assert!(book.take_credit(7));
-        assert!(!book.take_credit(4));
-        receive(&mut book, ToClient::Credit { bytes: 1 });
-        assert!(book.take_credit(4));
     }
 }

@@ -186,6 +186,11 @@ impl Ca {
         self.sign(bearer, &requested_key(csr)?, now)
     }
 
+    /// Whether the same cluster can be there again after this process.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.home.is_some()
+    }
+
     /// Whether an operator revoked this peer's certificates.
     pub(crate) fn is_revoked(&self, identity: Identity) -> bool {
         self.members.lock().revoked.contains_key(&identity)
@@ -260,7 +265,7 @@ impl Ca {
 
     fn sign(&self, bearer: Bearer, key: &RequestedKey, now: SystemTime) -> Result<JoinReply, HelloError> {
         let certificate = self.signer.certify(bearer, key, now, self.certificate_lifetime).map_err(unable)?;
-        let (valid_s, keep) = (self.certificate_lifetime.as_secs(), self.home.is_some());
+        let (valid_s, keep) = (self.certificate_lifetime.as_secs(), self.is_kept());
         Ok(JoinReply { certificate: certificate.to_vec(), valid_s, keep })
     }
 

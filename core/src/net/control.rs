@@ -12,6 +12,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 use tokio::{sync::Notify, time::timeout};
 
+use super::sent::Sent;
 use crate::wire::{FrameError, Frames, MAX_FRAME, Validate, decode_all};
 
 /// Control goes before blobs.
@@ -69,6 +70,8 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     frames: Frames,
+    /// What is kept for another stream; `None` if there will be none.
+    sent: Option<Sent>,
     finishing: bool,
     ended: bool,
     overfull: bool,
@@ -80,13 +83,47 @@ impl Outbox {
         Self { shared: Arc::default() }
     }
 
+    /// An outbox that outlives its stream: what was written is kept for [`Outbox::resume`] until [`Outbox::applied`] says that it was taken
+    /// in.
+    pub(crate) fn lasting() -> Self {
+        let outbox = Self::new();
+        outbox.shared.queue.lock().sent = Some(Sent::default());
+        outbox
+    }
+
+    /// The peer has taken in so many messages, of all that were sent.
+    pub(crate) fn applied(&self, messages: u64) {
+        if let Some(sent) = &mut self.shared.queue.lock().sent {
+            sent.applied(messages);
+        }
+    }
+
+    /// After the loss of a stream: what is to be written to another one first, if the peer has taken in so many messages. `None` if that
+    /// cannot be, or if too much has gathered.
+    pub(crate) fn resume<M: DeserializeOwned>(&self, applied: u64) -> Option<Vec<Bytes>> {
+        let mut queue = self.shared.queue.lock();
+        if queue.overfull { None } else { queue.sent.as_mut()?.after::<M>(applied) }
+    }
+
+    /// Whether more has gathered than is kept for a peer.
+    pub(crate) fn is_overfull(&self) -> bool {
+        self.shared.queue.lock().overfull
+    }
+
+    /// Drops everything, now and later: there will be no other stream.
+    pub(crate) fn end(&self) {
+        let mut queue = self.shared.queue.lock();
+        queue.ended = true;
+        (queue.frames, queue.sent) = (Frames::default(), None);
+    }
+
     /// Queues a message; [`Outbox::flush`] is to follow. Messages after the end are dropped, as the wire would.
     pub(crate) fn push<T: Serialize>(&self, message: &T) -> Result<(), FrameError> {
         let mut queue = self.shared.queue.lock();
         if queue.ended || queue.finishing || queue.overfull {
             return Ok(());
         }
-        queue.overfull = queue.frames.len() > QUEUE_BYTES;
+        queue.overfull = queue.frames.len() + queue.sent.as_ref().map_or(0, Sent::len) > QUEUE_BYTES;
         queue.frames.push(message)
     }
 
@@ -109,26 +146,31 @@ impl Outbox {
     /// Writes what is queued until [`Outbox::finish`], and then until the peer has closed the connection or seen the stream's end.
     /// Dropping this ends the stream early and unannounced: reset, so that it does not look finished.
     pub(crate) async fn write_to(&self, stream: SendStream) -> Result<(), ControlError> {
-        let mut stream = ResetOnDrop::new(stream);
-        let result = self.write_all(&mut stream).await;
-        let mut queue = self.shared.queue.lock();
-        queue.ended = true;
-        queue.frames = Frames::default();
+        let result = self.write_after(Vec::new(), stream).await;
+        self.end();
         result
     }
 
-    async fn write_all(&self, stream: &mut ResetOnDrop) -> Result<(), ControlError> {
+    /// As [`Outbox::write_to`], but these frames first, which [`Outbox::resume`] gave; and what is queued after the stream's end is kept for
+    /// another one, if the outbox is lasting.
+    pub(crate) async fn write_after(&self, again: Vec<Bytes>, stream: SendStream) -> Result<(), ControlError> {
+        let mut stream = ResetOnDrop::new(stream);
+        for frames in again {
+            write_bytes(stream.get(), frames).await?;
+        }
         let mut buffer = Vec::new();
         loop {
-            let finishing = {
+            let (large, finishing) = {
                 let mut queue = self.shared.queue.lock();
                 if queue.overfull {
                     return Err(ControlError::Stalled);
                 }
-                queue.frames.take_into(&mut buffer);
-                queue.finishing
+                let messages = queue.frames.take_into(&mut buffer);
+                (queue.keep(&mut buffer, messages), queue.finishing)
             };
-            if !buffer.is_empty() {
+            if let Some(frames) = large {
+                write_bytes(stream.get(), frames).await?;
+            } else if !buffer.is_empty() {
                 write(stream.get(), &mut buffer).await?;
             } else if finishing {
                 stream.finish();
@@ -141,17 +183,37 @@ impl Outbox {
     }
 }
 
+impl Queue {
+    /// Keeps frames that are about to be written, where there may be another stream; large ones are taken out of the buffer for that.
+    fn keep(&mut self, buffer: &mut Vec<u8>, messages: u64) -> Option<Bytes> {
+        let sent = self.sent.as_mut()?;
+        if buffer.len() <= COPY_BYTES {
+            sent.keep_small(buffer, messages);
+            return None;
+        }
+        let frames = Bytes::from(std::mem::take(buffer));
+        sent.keep_large(frames.clone(), messages);
+        Some(frames)
+    }
+}
+
 async fn write(stream: &mut SendStream, buffer: &mut Vec<u8>) -> Result<(), ControlError> {
-    let lost = |error: quinn::WriteError| ControlError::Lost(error.to_string());
     if buffer.len() <= COPY_BYTES {
         return timeout(STALL, stream.write_all(buffer)).await.map_err(|_| ControlError::Stalled)?.map_err(lost);
     }
-    let mut rest = Bytes::from(std::mem::take(buffer));
+    write_bytes(stream, Bytes::from(std::mem::take(buffer))).await
+}
+
+async fn write_bytes(stream: &mut SendStream, mut rest: Bytes) -> Result<(), ControlError> {
     while !rest.is_empty() {
         let piece = rest.split_to(rest.len().min(PIECE_BYTES));
         timeout(STALL, stream.write_chunk(piece)).await.map_err(|_| ControlError::Stalled)?.map_err(lost)?;
     }
     Ok(())
+}
+
+fn lost(error: quinn::WriteError) -> ControlError {
+    ControlError::Lost(error.to_string())
 }
 
 /// The reading end of a control stream.

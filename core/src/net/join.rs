@@ -292,6 +292,7 @@ fn refused(address: &Address, role: Role, error: HelloError) -> ConnectError {
             ConnectError::Version { address: address.text.clone(), ours: theirs, theirs: ours }
         }
         HelloError::Token(why) => ConnectError::TokenRefused { address: address.text.clone(), why },
+        HelloError::Forgotten => ConnectError::Forgotten { address: address.text.clone() },
         HelloError::Revoked => ConnectError::Revoked { address: address.text.clone(), role: identity::role_name(role) },
         other => ConnectError::Refused { address: address.text.clone(), reason: other.to_string() },
     }

@@ -23,6 +23,7 @@ mod operator;
 pub(crate) mod pass;
 pub(crate) mod peers;
 mod room;
+mod sent;
 mod signer;
 pub(crate) mod tls;
 pub(crate) mod token;

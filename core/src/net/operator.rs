@@ -80,7 +80,7 @@ impl Operator {
             .map_err(start_failed)?;
         let greeted = runtime.block_on(join::enter(&pass, |_| {
             let name = format!("operator/{}", std::process::id());
-            Ok(Hello { protocol: PROTOCOL, abi: abi::VERSION, name, worker: None, module: None, operator: true })
+            Ok(Hello { protocol: PROTOCOL, abi: abi::VERSION, name, worker: None, module: None, session: None, operator: true })
         }))?;
         let Greeted { approached: Approached { endpoint, address, connection, .. }, send, recv, welcome } = greeted;
         let Welcome::Operator { version } = welcome else { return Err(wrong_welcome(&address)) };

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use super::{
     blobs::{self, BlobError, Expected, MAX_VALUE_BYTES},
     tls::{self, Keyring},
-    transport,
+    transport::{self, Close},
 };
 use crate::{
     ids::{Hash, Key},
@@ -71,6 +71,11 @@ impl Peers {
     /// The scheduler's connection.
     pub(crate) fn scheduler(&self) -> &Connection {
         &self.scheduler
+    }
+
+    /// Ends all connections of this side's socket.
+    pub(crate) fn close(&self) {
+        self.endpoint.close(Close::Done.code(), b"the client has left");
     }
 
     /// The connection to a worker, whose certificate must say that it is one.

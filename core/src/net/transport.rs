@@ -8,14 +8,14 @@ use std::{
 };
 
 use quinn::{
-    Connection, Endpoint, EndpointConfig, MtuDiscoveryConfig, TransportConfig, VarInt,
+    Connection, ConnectionError, Endpoint, EndpointConfig, MtuDiscoveryConfig, TransportConfig, VarInt,
     congestion::CubicConfig,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 
 /// A connection without any packet for so long is dead. Packets are sent every [`KEEP_ALIVE`] at the least.
-const IDLE_TIMEOUT_MS: u32 = 8000;
-const KEEP_ALIVE: Duration = Duration::from_secs(2);
+const IDLE_TIMEOUT_MS: u32 = 4000;
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// Bytes that a peer may send on one stream before they are read: they fill a 10 Gbit/s path of 6 ms.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 /// Streams that an admitted peer may have open.
@@ -47,12 +47,20 @@ pub(crate) enum Close {
     Shutdown = 3,
     /// The peer does not read what it is sent.
     Stalled = 4,
+    /// This side gives the connection up and may come again on another one.
+    Again = 5,
 }
 
 impl Close {
     /// Closes the connection at once; what was not delivered is lost.
     pub(crate) fn close(self, connection: &Connection, reason: &str) {
         connection.close(self.code(), reason.as_bytes());
+    }
+
+    /// Whether the peer has ended the connection for good: it did not break, and the peer will not come again or be there again.
+    pub(crate) fn is_final(reason: Option<ConnectionError>) -> bool {
+        let Some(ConnectionError::ApplicationClosed(close)) = reason else { return false };
+        [Self::Done, Self::Protocol, Self::Refused].into_iter().any(|last| last.code() == close.error_code)
     }
 
     /// The number on the wire.

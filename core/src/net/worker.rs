@@ -5,6 +5,7 @@
 use std::{
     net::SocketAddr,
     path::PathBuf,
+    pin::Pin,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -62,12 +63,19 @@ pub struct WorkerSettings {
     /// Where to serve values to clients and other workers; `None` for the socket that also talks to the scheduler: on loopback if
     /// the scheduler is there, on all interfaces otherwise.
     pub listen: Option<SocketAddr>,
+    /// Names the process: the same number each time that it joins, and no other process's.
+    pub incarnation: u64,
+    /// Values that it has from before and will name at once.
+    pub keeps: u64,
 }
+
+/// A value that is looked for, and its hash.
+pub type Reading<'a> = Pin<Box<dyn Future<Output = Option<(Bytes, Hash)>> + Send + 'a>>;
 
 /// Where a worker keeps values. Called from the network's threads; must not block for long.
 pub trait BlobStore: Send + Sync + 'static {
-    /// A value and its hash, if it is here.
-    fn read(&self, key: Key) -> Option<(Bytes, Hash)>;
+    /// A value and its hash, if it is here; it may have to come from a disk. Dropping the future changes nothing.
+    fn read(&self, key: Key) -> Reading<'_>;
 
     /// Makes room for a value of that length, before any of it is read.
     ///
@@ -191,9 +199,11 @@ fn hello(settings: &WorkerSettings, listen: Option<SocketAddr>, grant_secret: [u
         grant_secret,
         labels: settings.labels.clone(),
         resources: settings.resources.clone(),
+        incarnation: settings.incarnation,
+        keeps: settings.keeps,
     };
     let (abi, name) = (abi::VERSION, settings.name.clone());
-    Hello { protocol: PROTOCOL, abi, name, worker: Some(worker), module: None, operator: false }
+    Hello { protocol: PROTOCOL, abi, name, worker: Some(worker), module: None, session: None, operator: false }
 }
 
 impl WorkerLink {
@@ -358,7 +368,7 @@ async fn serve(mut incoming: Incoming, store: &dyn BlobStore, peer: Option<([u8;
         BlobRequest::Get { key, grant } | BlobRequest::Put { key, grant, .. } if !allowed(key, grant) => {
             incoming.refuse("the grant does not fit").await
         }
-        BlobRequest::Get { key, .. } => match store.read(key) {
+        BlobRequest::Get { key, .. } => match store.read(key).await {
             Some((bytes, hash)) => incoming.found(bytes, hash).await,
             None => incoming.reply(&BlobReply::NotFound).await,
         },

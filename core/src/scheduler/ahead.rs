@@ -92,7 +92,7 @@ impl Scheduler {
                 }
                 found = Some(run.worker);
                 // A value that many wait for would bring all of them to one worker.
-                let worker = self.fleet.workers.get(&run.worker).filter(|worker| !worker.draining)?;
+                let worker = self.fleet.workers.get(&run.worker).filter(|worker| worker.takes_work() && !worker.load.pressed)?;
                 let followers = producer.edges.of(item..item + 1, &self.edges).take(worker.slots() as usize + 1).count();
                 if followers as u64 > worker.slots() && self.fleet.workers.len() > 1 {
                     return None;

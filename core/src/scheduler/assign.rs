@@ -11,11 +11,15 @@ use super::{
 };
 use crate::{
     TaskError, TaskErrorKind,
-    codec::Span,
+    codec::{Args, Source, Span, encode_into},
     ids::{EntryId, Identity, RunId, WorkerId},
-    wire::{Assignment, INPUT_BYTES, Input, InputPlace, ToWorker},
+    wire::{Assignment, INPUT_BYTES, Input, InputPlace, MAX_FRAME, ToWorker},
 };
 
+/// Bytes of a run's own arguments in its message, at most: inputs, and a little for the rest, have room beside them.
+const OWN_BYTES: usize = MAX_FRAME - INPUT_BYTES - (1 << 20);
+/// Bytes that the name of a span takes up, at most.
+const SPAN_BYTES: usize = 40;
 /// After so many misses, inputs are fetched through the scheduler.
 const RELAY_AFTER: u32 = 1;
 
@@ -36,11 +40,18 @@ impl Scheduler {
             self.add_inputs(&span, worker.who, relay, &mut inputs);
         }
         let input_bytes: usize = inputs.iter().map(inline_bytes).sum();
-        if input_bytes > INPUT_BYTES {
-            let message = format!(
-                "the values that it reads are {input_bytes} bytes in small pieces, of which {INPUT_BYTES} can come along; gather them \
-                 and pass the list as one value"
-            );
+        let own_bytes = args_bytes(&args);
+        if input_bytes > INPUT_BYTES || own_bytes > OWN_BYTES {
+            let message = match input_bytes > INPUT_BYTES {
+                true => format!(
+                    "the values that it reads are {input_bytes} bytes in small pieces, of which {INPUT_BYTES} can come along; gather \
+                     them and pass the list as one value"
+                ),
+                false => format!(
+                    "its arguments are {own_bytes} bytes, names of the values that it reads included, of which {OWN_BYTES} fit; scatter \
+                     what is large, and pass lists in fewer pieces"
+                ),
+            };
             let error = TaskError::new(TaskErrorKind::Worker, entry.name(), id.key(range.start), message);
             let segment = entry.items.segment(range.start, range.end);
             self.end_badly(id, segment, &Cause::Failed(error.into()), false);
@@ -115,6 +126,20 @@ impl Scheduler {
             }
         }
     }
+}
+
+/// Bytes of arguments in their message, at most about: exact where it is much, since the message would not go through.
+fn args_bytes(args: &Args) -> usize {
+    let spans = |source: &Source| if let Source::List(spans) = source { spans.len() } else { 1 };
+    let most = args.run.bytes().len()
+        + 5 * args.run.count() as usize
+        + args.holes.iter().map(|hole| 32 + SPAN_BYTES * spans(&hole.source)).sum::<usize>();
+    if most <= OWN_BYTES {
+        return most;
+    }
+    let mut encoded = Vec::new();
+    // What cannot be encoded cannot be sent either.
+    encode_into(args, &mut encoded).map_or(most, |()| encoded.len())
 }
 
 /// Bytes that an input adds to its message.

@@ -3,11 +3,14 @@
 //! | state | arguments | value | run | misses |
 //! | --- | --- | --- | --- | --- |
 //! | waiting | kept | | | some |
+//! | resting | kept | | | any |
 //! | queued | kept | | | none |
 //! | processing | kept | | one | some only if ahead, or if an input was lost meanwhile |
 //! | inline | gone | here | | |
 //! | stored | kept | on workers or in the shell | | |
 //! | final | gone | on workers or in the shell | | |
+//! | away | kept | on workers that are away | | |
+//! | final, away | gone | on workers that are away | | |
 //! | dormant | kept | gone | | |
 //! | uploading | | on its way | | |
 //! | failed, cancelled | gone | an error, if failed | | |
@@ -17,9 +20,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Scheduler,
+    clients::Client,
     entry::{Entry, Kind, queue_key},
     fleet::{Run, Worker},
-    items::State,
+    items::{STATES, State},
     lifecycle::Need,
     register::spans_of,
     shapes::PLAIN,
@@ -50,11 +54,60 @@ impl Scheduler {
         }
         for (id, client) in &self.clients {
             assert_eq!(client.held, held.remove(id).unwrap_or(0), "bytes held for client {id}");
+            assert_eq!(client.granted + client.owed, self.config.credit + client.sent, "credit of client {id}");
+            assert!(client.away_until.is_none_or(|until| self.away.contains(&(until, *id))), "client {id} is away for ever");
         }
         assert!(held.is_empty(), "entries of clients that are gone");
+        let is_away = |id| self.clients.get(id).is_some_and(|client| client.away_until.is_some());
+        assert!(self.away.iter().all(|(_, id)| is_away(id)), "clients are away that are not");
+        self.check_sharing();
         self.check_edges();
         self.check_runs();
         self.check_workers();
+    }
+
+    /// An item is wanted by its client or somebody else, and both sides of every sharing know each other.
+    fn check_sharing(&self) {
+        let mut names = BTreeMap::<_, u32>::new();
+        for (name, known) in &self.names {
+            let sharing = self.entries.get(&known.entry).and_then(|entry| entry.sharing.as_ref());
+            assert_eq!(sharing.and_then(|sharing| sharing.names.get(name)), Some(&known.items), "`{name}` stands for nothing");
+            *names.entry(known.entry.client).or_default() += 1;
+        }
+        for (&client, Client { links, names: count, has_left, .. }) in &self.clients {
+            assert_eq!(*count, names.remove(&client).unwrap_or(0), "names of client {client}");
+            assert!(!has_left || links.is_empty(), "client {client} has left and keeps what it took up");
+            for (&seq, link) in links {
+                let sharing = self.entries.get(&link.entry).and_then(|entry| entry.sharing.as_ref());
+                assert_eq!(
+                    sharing.and_then(|sharing| sharing.takers.get(&(client, seq))),
+                    Some(&link.items),
+                    "link {seq} of {client}"
+                );
+            }
+            let all = EntryId { client, seq: 0 }..=EntryId { client, seq: u64::MAX };
+            assert!(!has_left || self.entries.range(all).next().is_some(), "client {client} has left and nothing is left");
+        }
+        for (id, entry) in &self.entries {
+            let has_left = self.clients.get(&id.client).is_some_and(|client| client.has_left);
+            let Some(sharing) = &entry.sharing else {
+                let wanted = entry.items.segments(0..entry.items.len()).any(|segment| segment.wanted);
+                assert!(!has_left || !wanted, "{id:?} is wanted by a client that has left");
+                continue;
+            };
+            assert!(sharing.names.keys().all(|name| self.names.contains_key(name)), "{id:?} has names that stand for nothing");
+            for (client, seq) in sharing.takers.keys() {
+                assert!(self.clients.get(client).is_some_and(|client| client.links.contains_key(seq)), "{id:?} was let go");
+            }
+            for segment in entry.items.segments(0..entry.items.len()) {
+                for item in segment.range() {
+                    let by_client = !sharing.released.contains(item);
+                    assert!(!has_left || !by_client, "{:?} is wanted by a client that has left", id.key(item));
+                    let wanted = by_client || sharing.wants(item, segment.state);
+                    assert_eq!(segment.wanted, wanted, "{:?} {:?}: wanted?", id.key(item), segment.state);
+                }
+            }
+        }
     }
 
     fn check_shapes(&self) {
@@ -88,14 +141,16 @@ impl Scheduler {
         assert!(!entry.is_over(), "{id:?} is over and still here");
         let len = entry.items.len();
         let mut held = 0;
-        let (mut made, mut counts) = (0, [0_u64; 11]);
+        let (mut made, mut counts) = (0, [0_u64; STATES.len()]);
         for segment in entry.items.segments(0..len) {
             counts[segment.state as usize] += segment.count();
             for item in segment.range() {
                 let key = id.key(item);
                 let state = segment.state;
                 assert_eq!(entry.ready.contains(item), state == State::Queued, "{key} {state:?}: in the queue?");
-                assert_eq!(entry.stored.contains_key(&item), state.is_stored(), "{key} {state:?}: stored?");
+                assert_eq!(entry.stored.contains_key(&item), state.is_stored() || state.is_away(), "{key} {state:?}: stored?");
+                let rest = entry.resting.get(&item).filter(|until| self.rests.contains(&(**until, key)));
+                assert_eq!(rest.is_some(), state == State::Resting, "{key} {state:?}: rests?");
                 assert_eq!(entry.errors.contains_key(&item), state == State::Failed, "{key} {state:?}: error?");
                 assert_eq!(entry.values.get(item).is_some() && state == State::Inline, state == State::Inline, "{key}: value?");
                 made += u64::from(state == State::Inline);
@@ -109,7 +164,8 @@ impl Scheduler {
                 if !segment.wanted && state != State::Released {
                     let need = self.needs(id, item..item + 1)[0].1;
                     let kept = matches!((state, need), (_, Need::Value) | (State::Dormant | State::Inline, Need::Lineage));
-                    let irretrievable = matches!(entry.kind, Kind::Data { .. }) || state == State::Final;
+                    let irretrievable =
+                        matches!(entry.kind, Kind::Data { .. }) || matches!(state, State::Final | State::FinalAway);
                     let data = irretrievable && need == Need::Lineage;
                     assert!(kept || data || (need == Need::Lineage && state.is_pending()), "{key} {state:?} is kept for nothing");
                 }
@@ -139,7 +195,11 @@ impl Scheduler {
         }
         for item in entry.oddities.keys().copied().chain(entry.suspects.iter().flatten()) {
             let state = entry.items.state(item);
-            assert!(state.is_some_and(|state| state.is_active() || state.is_stored()), "{:?} is odd and settled", id.key(item));
+            assert!(
+                state.is_some_and(|state| state.is_active() || state.is_stored() || state.is_away()),
+                "{:?} is odd and settled",
+                id.key(item)
+            );
         }
         held
     }
@@ -266,20 +326,47 @@ impl Scheduler {
                 assert!(replicas.is_some_and(|replicas| replicas.workers.contains(&id)), "worker {id} holds {key} in vain");
             }
             slots += if worker.draining { 0 } else { worker.slots() };
+            assert!(!worker.takes_work() || worker.leave_by.is_none(), "worker {id} stays and is to leave");
+            assert_eq!(fleet.draining.contains(&id), worker.draining, "worker {id}: draining");
+            for key in &worker.handing {
+                let coming = self.entries.get(&key.entry).and_then(|entry| entry.stored.get(&key.index)).map(|all| &all.coming);
+                assert!(worker.draining && worker.holds.contains(key), "worker {id} hands over {key}, which it does not have");
+                assert!(coming.is_some_and(|coming| !coming.is_empty()), "worker {id} waits for nobody to take {key}");
+            }
+            for key in &worker.copies {
+                let coming = self.entries.get(&key.entry).and_then(|entry| entry.stored.get(&key.index)).map(|all| &all.coming);
+                assert!(coming.is_some_and(|coming| coming.contains(&id)), "worker {id} gets {key} for nobody");
+            }
+            let is_eligible = worker.takes_work() && !worker.load.pressed;
             assert_eq!(fleet.free.iter().filter(|(_, free)| *free == id).count(), usize::from(worker.has_room()));
-            assert_eq!(fleet.spare.contains(&id), !worker.draining && worker.active() < worker.slots(), "worker {id}: spare");
+            assert_eq!(fleet.spare.contains(&id), is_eligible && worker.active() < worker.slots(), "worker {id}: spare");
             assert_eq!(
                 fleet.crowded.iter().any(|(_, crowded)| *crowded == id),
-                !worker.draining && worker.active() > worker.slots(),
+                is_eligible && worker.active() > worker.slots(),
                 "worker {id}: crowded"
             );
         }
         assert_eq!(slots, fleet.slots, "slots");
+        let is_stored =
+            |key: &crate::ids::Key| self.entries.get(&key.entry).is_some_and(|entry| entry.stored.contains_key(&key.index));
+        for (process, key) in self.absences.iter() {
+            let replicas = self.entries.get(&key.entry).and_then(|entry| entry.stored.get(&key.index));
+            assert!(replicas.is_some_and(|replicas| replicas.away.contains(&process)), "{key} is awaited in vain");
+        }
+        assert!(self.thin.iter().all(is_stored), "values that are gone have too few copies");
+        let rests: usize = self.entries.values().map(|entry| entry.resting.len()).sum();
+        assert_eq!(rests, self.rests.len(), "rests");
         let known = |id| fleet.workers.contains_key(id);
         assert!(fleet.free.iter().map(|(_, id)| id).chain(fleet.crowded.iter().map(|(_, id)| id)).chain(&fleet.spare).all(known));
         for (&id, entry) in &self.entries {
             for (&item, replicas) in &entry.stored {
-                assert!(replicas.held || !replicas.workers.is_empty(), "{} is stored nowhere", id.key(item));
+                let key = id.key(item);
+                let is_here = replicas.held || !replicas.workers.is_empty();
+                assert!(is_here || !replicas.away.is_empty(), "{key} is stored nowhere");
+                assert_eq!(is_here, entry.items.state(item).is_some_and(State::is_stored), "{key} is away?");
+                assert!(replicas.away.iter().all(|&process| self.absences.is_awaited(process, key)), "{key} is not awaited");
+                let gets = |id| fleet.workers.get(id).is_some_and(|worker: &Worker| worker.copies.contains(&key));
+                assert!(replicas.coming.iter().all(gets), "{key} comes to nobody");
                 for worker in &replicas.workers {
                     let holds = fleet.workers.get(worker).is_some_and(|worker| worker.holds.contains(&id.key(item)));
                     assert!(holds, "worker {worker} does not hold {}", id.key(item));

@@ -12,6 +12,7 @@ use super::{
     machine::Todo,
     refusal::Refusal,
     shapes::{PLAIN, ShapeId},
+    sharing::Link,
 };
 use crate::{
     codec::{Run, Span},
@@ -24,9 +25,9 @@ pub(super) const CREDIT_DELAY: Duration = Duration::from_millis(10);
 /// Different sets of requirements that a client's entries may have at a time: each is a queue, and what looks at all queues has an end.
 pub(super) const MAX_SHAPES: usize = 1024;
 /// A client is refused when it sends on although it overdrew its credit by more than so many bytes.
-const CREDIT_TOLERANCE: i64 = 8 << 20;
+const CREDIT_TOLERANCE: u64 = 8 << 20;
 
-/// A client that is here.
+/// A client that has not left.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) who: Identity,
@@ -36,10 +37,20 @@ pub(super) struct Client {
     pub(super) shapes: BTreeMap<ShapeId, u64>,
     /// Bytes of its arguments and data that are kept.
     pub(super) held: u64,
-    /// Bytes that it may still send; below 0 after a message that was larger.
-    allowed: i64,
+    /// Bytes that it may send in its life.
+    pub(super) granted: u64,
+    /// Bytes that it sent in its life: more than granted after a message that was larger than what was left.
+    pub(super) sent: u64,
     /// Bytes that it sent and did not get credit for.
-    owed: u64,
+    pub(super) owed: u64,
+    /// What it took up of published results, by its own numbers.
+    pub(super) links: BTreeMap<u64, Link>,
+    /// Names that stand for its items.
+    pub(super) names: u32,
+    /// It is here only for what it has shared.
+    pub(super) has_left: bool,
+    /// Until when it may return, if its connection is gone.
+    pub(super) away_until: Option<Duration>,
     /// Its entries that have, or had, stored results whose arguments are kept.
     pub(super) lineage: BTreeSet<u64>,
 }
@@ -75,26 +86,39 @@ impl Client {
 
 impl Scheduler {
     pub(super) fn client_joined(&mut self, id: ClientId, who: Identity, module: Hash) {
-        let allowed = i64::try_from(self.config.credit).unwrap_or(i64::MAX);
         self.clients.entry(id).or_insert(Client {
             who,
             module,
             last_seq: None,
             shapes: BTreeMap::new(),
             held: 0,
-            allowed,
+            granted: self.config.credit,
+            sent: 0,
             owed: 0,
+            links: BTreeMap::new(),
+            names: 0,
+            has_left: false,
+            away_until: None,
             lineage: BTreeSet::new(),
         });
     }
 
-    /// Forgets a client and all that is its own. Nobody else's entries can name its keys.
+    /// Forgets a client and all that is its own, except what others want of it.
     pub(super) fn client_left(&mut self, id: ClientId) {
-        if self.clients.remove(&id).is_none() {
-            return;
+        let Some(client) = self.clients.get_mut(&id).filter(|client| !client.has_left) else { return };
+        if let Some(until) = client.away_until.take() {
+            self.away.remove(&(until, id));
         }
+        let links: Vec<u64> = client.links.keys().copied().collect();
+        links.into_iter().for_each(|seq| self.let_go(id, seq));
         let all = EntryId { client: id, seq: 0 }..=EntryId { client: id, seq: u64::MAX };
-        let ids: Vec<_> = self.entries.range(all).map(|(&id, _)| id).collect();
+        let ids: Vec<_> = self.entries.range(all.clone()).map(|(&id, _)| id).collect();
+        if self.entries.range(all).any(|(_, entry)| entry.sharing.is_some()) {
+            return self.leave_behind(id, ids);
+        }
+        // Nobody else's entries name its keys.
+        self.clients.remove(&id);
+        self.out.push(Action::ForgetClient(id));
         for &id in &ids {
             self.stop_runs(id, 0..u64::MAX);
             let stored: Vec<u64> = self.entries.get(&id).map_or_else(Vec::new, |entry| entry.stored.keys().copied().collect());
@@ -102,14 +126,19 @@ impl Scheduler {
         }
         for id in ids {
             let Some(entry) = self.drop_entry(id) else { continue };
-            for (_, edge) in entry.args.iter().flat_map(|chunk| &chunk.edges) {
-                self.edges.remove(*edge);
+            for (_, edge_id) in entry.args.iter().flat_map(|chunk| &chunk.edges) {
+                let Some(edge) = self.edges.remove(*edge_id) else { continue };
+                // What it took up of others.
+                if let Some(producer) = self.entries.get_mut(&edge.producer) {
+                    producer.edges.remove(*edge_id, &edge);
+                    self.todo.push_back(Todo::Free(edge.producer, edge.producers));
+                }
             }
         }
     }
 
     pub(super) fn client_said(&mut self, id: ClientId, message: FromClient) {
-        if !self.clients.contains_key(&id) {
+        if !self.knows(id) {
             return;
         }
         if let Err(refusal) = self.obey(id, message) {
@@ -121,23 +150,27 @@ impl Scheduler {
     pub(super) fn refuse_client(&mut self, id: ClientId, refusal: &Refusal) {
         self.tell_client(id, ToClient::Refused { reason: refusal.to_string() });
         self.out.push(Action::DisconnectClient(id));
+        // Whoever breaks the rules shares nothing.
+        self.withdraw(id);
         self.client_left(id);
     }
 
     fn obey(&mut self, client: ClientId, message: FromClient) -> Result<(), Refusal> {
         let entry_id = |seq| EntryId { client, seq };
         match message {
-            FromClient::Call { seq, spec, args } => {
+            FromClient::Call { seq, spec, mut args } => {
                 if args.count() != 1 {
                     return Err(Refusal::CallItems { seq, count: args.count() });
                 }
                 self.check_args(entry_id(seq), &args)?;
+                self.resolve_links(client, &mut args);
                 self.add_entry(client, seq, Kind::Call(spec), false)?;
                 self.add_items(entry_id(seq), args)
             }
             FromClient::Map { seq, spec } => self.add_entry(client, seq, Kind::Map(spec), true),
-            FromClient::Items { seq, args } => {
+            FromClient::Items { seq, mut args } => {
                 self.check_args(entry_id(seq), &args)?;
+                self.resolve_links(client, &mut args);
                 match self.entries.get(&entry_id(seq)) {
                     Some(entry) if entry.open => self.add_items(entry_id(seq), args),
                     Some(entry) if !entry.is_abandoned => Err(Refusal::NotOpen { seq }),
@@ -183,28 +216,58 @@ impl Scheduler {
                 }
                 Ok(())
             }
+            FromClient::Offer { seq } => {
+                self.known(client, seq)?;
+                match self.entries.get(&entry_id(seq)).is_some_and(|entry| entry.items.count(State::Uploading) > 0) {
+                    true => self.ask_for_upload(entry_id(seq), true),
+                    false => self.tell_client(client, ToClient::Taken { seq }),
+                }
+                Ok(())
+            }
             FromClient::Release { span } => self.release(client, span),
             FromClient::Cancel { span } => self.cancel(client, span),
             FromClient::Unreachable { seq, index } => {
                 self.known(client, seq)?;
-                self.unreachable(entry_id(seq).key(index));
+                self.unreachable(self.origin(entry_id(seq).key(index)));
                 Ok(())
             }
             FromClient::Count { query, spans } => {
                 let mut counts = StateCounts::default();
                 for span in spans {
                     self.own(client, &span)?;
-                    self.count(&span, &mut counts);
+                    self.count(&self.origin_of(&span), &mut counts);
                 }
                 self.tell_client(client, ToClient::Counts { query, counts });
                 Ok(())
             }
             FromClient::Explain { query, spans } => {
                 spans.iter().try_for_each(|span| self.own(client, span))?;
+                let spans: Vec<_> = spans.iter().map(|span| self.origin_of(span)).collect();
                 let waiting = self.explain(&spans);
                 self.tell_client(client, ToClient::Explained { query, waiting });
                 Ok(())
             }
+            FromClient::Detach { span } => {
+                self.own(client, &span)?;
+                self.detach(&span);
+                Ok(())
+            }
+            FromClient::Publish { query, name, kind, span } => {
+                self.own(client, &span)?;
+                let items = self.publish(client, name, kind, &span);
+                self.tell_client(client, ToClient::Named { query, items });
+                Ok(())
+            }
+            FromClient::Unpublish { name } => {
+                self.unpublish(&name);
+                Ok(())
+            }
+            FromClient::LookUp { query, name, kind } => {
+                let items = self.look_up(&name, &kind);
+                self.tell_client(client, ToClient::Named { query, items });
+                Ok(())
+            }
+            FromClient::TakeUp { seq, name, kind, count } => self.take_up(client, seq, &name, &kind, count),
             FromClient::Bye => {
                 self.client_left(client);
                 Ok(())
@@ -218,17 +281,23 @@ impl Scheduler {
     }
 
     fn add_entry(&mut self, client: ClientId, seq: u64, kind: Kind, open: bool) -> Result<(), Refusal> {
+        self.ascend(client, seq)?;
+        let shape = self.enter_shape(client, seq, &kind)?;
+        let arrival = self.next_arrival;
+        self.next_arrival += 1;
+        let entry = Entry::new(kind, shape, arrival, self.now, open);
+        self.entries.insert(EntryId { client, seq }, Box::new(entry));
+        Ok(())
+    }
+
+    /// A client's next number.
+    pub(super) fn ascend(&mut self, client: ClientId, seq: u64) -> Result<(), Refusal> {
         if let Some(client) = self.clients.get_mut(&client) {
             if client.last_seq.is_some_and(|last| seq <= last) {
                 return Err(Refusal::Sequence { seq });
             }
             client.last_seq = Some(seq);
         }
-        let shape = self.enter_shape(client, seq, &kind)?;
-        let arrival = self.next_arrival;
-        self.next_arrival += 1;
-        let entry = Entry::new(kind, shape, arrival, self.now, open);
-        self.entries.insert(EntryId { client, seq }, Box::new(entry));
         Ok(())
     }
 
@@ -261,7 +330,7 @@ impl Scheduler {
     }
 
     /// No more items will come: what waits for one that did not come fails.
-    fn close_map(&mut self, id: EntryId) {
+    pub(super) fn close_map(&mut self, id: EntryId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.open = false;
         let len = entry.items.len();
@@ -293,8 +362,21 @@ impl Scheduler {
 
     fn release(&mut self, client: ClientId, span: Span) -> Result<(), Refusal> {
         self.own(client, &span)?;
+        let link = self.clients.get(&client).and_then(|client| client.links.get(&span.entry.seq));
+        if let Some(link) = link {
+            // All or nothing: handles on what was taken up go together.
+            if span.first == 0 && span.count >= link.items.end - link.items.start {
+                self.let_go(client, span.entry.seq);
+            }
+            return Ok(());
+        }
         let Some(entry) = self.entries.get_mut(&span.entry) else { return Ok(()) };
         let (end, len) = (span.first + span.count, entry.items.len());
+        if let Some(sharing) = &mut entry.sharing {
+            sharing.released.insert(span.first..end);
+            self.unwant(span.entry, span.first..end);
+            return Ok(());
+        }
         entry.items.unwant(span.first..end);
         if entry.open && end > len && entry.items.segments(0..len).all(|segment| !segment.wanted) {
             entry.is_abandoned = true;
@@ -337,10 +419,11 @@ impl Scheduler {
     /// Takes bytes that a client sent into account.
     pub(super) fn charge(&mut self, id: ClientId, bytes: u64, keep: bool) -> Result<(), Refusal> {
         let Some(client) = self.clients.get_mut(&id) else { return Ok(()) };
-        if client.allowed < -CREDIT_TOLERANCE {
-            return Err(Refusal::Credit { bytes: client.allowed.unsigned_abs() });
+        let overdrawn = client.sent.saturating_sub(client.granted);
+        if overdrawn > CREDIT_TOLERANCE {
+            return Err(Refusal::Credit { bytes: overdrawn });
         }
-        client.allowed = client.allowed.saturating_sub(i64::try_from(bytes).unwrap_or(i64::MAX));
+        client.sent = client.sent.saturating_add(bytes);
         client.owed += bytes;
         if keep {
             client.held += bytes;
@@ -359,8 +442,8 @@ impl Scheduler {
             let bytes = client.owed.min(self.config.client_bytes.saturating_sub(client.held));
             if bytes > 0 && (is_due || bytes > self.config.credit / 8) {
                 client.owed -= bytes;
-                client.allowed = client.allowed.saturating_add(i64::try_from(bytes).unwrap_or(i64::MAX));
-                self.out.push(Action::ToClient(id, ToClient::Credit { bytes }));
+                client.granted = client.granted.saturating_add(bytes);
+                self.out.push(Action::ToClient(id, ToClient::Credit { total: client.granted }));
             }
             if client.is_full(self.config.client_bytes) && !client.lineage.is_empty() {
                 full.push(id);

@@ -8,10 +8,13 @@ use std::{
 };
 
 use super::{
+    absence::Process,
+    blame::Death,
     edges::{EdgeId, EdgeIndex},
     items::{Items, State},
     ranges::Ranges,
     shapes::ShapeId,
+    sharing::Sharing,
     values::Values,
 };
 use crate::{
@@ -54,11 +57,15 @@ pub(super) struct Entry {
     pub(super) runs: BTreeMap<u64, RunId>,
     pub(super) values: Values,
     pub(super) stored: BTreeMap<u64, Replicas>,
+    /// When the rest of items ends.
+    pub(super) resting: BTreeMap<u64, Duration>,
     pub(super) errors: BTreeMap<u64, Arc<TaskError>>,
     /// What is unusual about an item.
     pub(super) oddities: BTreeMap<u64, Oddity>,
     /// Who needs items of this entry.
     pub(super) edges: EdgeIndex,
+    /// Who else wants them, if anything of it was ever detached or published.
+    pub(super) sharing: Option<Box<Sharing>>,
 }
 
 /// Arguments as they came in.
@@ -91,6 +98,27 @@ pub(super) struct Replicas {
     pub(super) workers: Vec<WorkerId>,
     /// Whether the shell keeps it.
     pub(super) held: bool,
+    /// Processes that are away and have it.
+    pub(super) away: Vec<Process>,
+    /// Workers that are getting a copy.
+    pub(super) coming: Vec<WorkerId>,
+    /// Workers that could not get one.
+    pub(super) declined: Vec<WorkerId>,
+    /// Of data: who had it and is gone, and how they went.
+    pub(super) been: Vec<String>,
+}
+
+impl Replicas {
+    /// On one worker, or in the shell's keeping.
+    pub(super) fn on(worker: Option<WorkerId>, len: u64, hash: Hash) -> Self {
+        let (away, coming, declined, been) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { len, hash, workers: worker.into_iter().collect(), held: worker.is_none(), away, coming, declined, been }
+    }
+
+    /// Awaited.
+    pub(super) fn awaited(len: u64, hash: Hash, process: Process) -> Self {
+        Self { held: false, away: vec![process], ..Self::on(None, len, hash) }
+    }
 }
 
 /// An item's history, where it has one.
@@ -98,12 +126,16 @@ pub(super) struct Replicas {
 pub(super) struct Oddity {
     /// Tries that failed.
     pub(super) attempts: u32,
-    /// Workers that died while it ran alone on them.
-    pub(super) deaths: Vec<String>,
+    /// Workers that died, or seem to have, while it ran alone on them.
+    pub(super) deaths: Vec<Death>,
+    /// Length and hash of its stored value, which was lost: whoever still has it may come back with it.
+    pub(super) was: Option<(u64, Hash)>,
     /// It was sent ahead of an input that did not appear: it is not sent ahead again.
     pub(super) not_ahead: bool,
     /// It was taken back from where its inputs are: the next worker is the least loaded one.
     pub(super) not_local: bool,
+    /// It rests until it is known whether workers that fell silent under it come back.
+    pub(super) on_trial: bool,
     /// How often inputs, or its value, could not be had from where they are said to be.
     pub(super) misses: u32,
 }
@@ -125,9 +157,11 @@ impl Entry {
             runs: BTreeMap::new(),
             values: Values::default(),
             stored: BTreeMap::new(),
+            resting: BTreeMap::new(),
             errors: BTreeMap::new(),
             oddities: BTreeMap::new(),
             edges: EdgeIndex::default(),
+            sharing: None,
         }
     }
 

@@ -7,9 +7,8 @@ use std::{
     time::Duration,
 };
 
-use super::{Action, Scheduler, items::State, offer::Offer, refusal::Refusal};
+use super::{Action, Departure, Scheduler, absence::Process, blame::Death, offer::Offer, refusal::Refusal};
 use crate::{
-    TaskError, TaskErrorKind,
     ids::{EntryId, Identity, Key, RunId, TaskId, WorkerId},
     requirements::Requirements,
     wire::{FromWorker, Load, ToWorker, WorkerHello},
@@ -58,8 +57,14 @@ pub(super) struct Worker {
     pub(super) hello: WorkerHello,
     pub(super) offer: Offer,
     pub(super) draining: bool,
+    /// It has not named all that it had when it joined.
+    pub(super) returning: bool,
+    /// When a draining worker leaves, if others have not taken over its values before; `None` once it was told to go.
+    pub(super) leave_by: Option<Duration>,
     /// When anything was last heard of it.
     pub(super) heard: Duration,
+    /// Whether its process was looked for since.
+    pub(super) probed: bool,
     /// When it last started or ended something.
     pub(super) progress: Duration,
     /// All its runs, oldest first.
@@ -72,7 +77,11 @@ pub(super) struct Worker {
     pub(super) load_nanos: u64,
     /// Stored values that it has.
     pub(super) holds: BTreeSet<Key>,
-    /// Their bytes, about: announced uploads count.
+    /// Those that others are to take over before it leaves.
+    pub(super) handing: BTreeSet<Key>,
+    /// Values that it was asked to get.
+    pub(super) copies: BTreeSet<Key>,
+    /// Bytes of those that it has, about: announced ones count.
     pub(super) held_bytes: u64,
     /// Calls that could be sent ahead to it once there is room.
     pub(super) candidates: BTreeSet<EntryId>,
@@ -83,12 +92,27 @@ pub(super) struct Worker {
 /// Where a worker is in the fleet's orders.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Standing {
-    free: Option<(bool, u64)>,
+    free: Option<(u8, u64)>,
     spare: bool,
     crowded: Option<u64>,
 }
 
+/// Places in the order of those with room: a slot that is idle, none, and one that should get something only if nobody else can.
+const IDLE: u8 = 0;
+const FULL: u8 = 1;
+const PRESSED: u8 = 2;
+
 impl Worker {
+    /// Its process.
+    pub(super) fn process(&self) -> Process {
+        (self.who, self.hello.incarnation)
+    }
+
+    /// Whether it may be given anything.
+    pub(super) fn takes_work(&self) -> bool {
+        !self.draining && !self.returning
+    }
+
     pub(super) fn slots(&self) -> u64 {
         u64::from(self.hello.slots.max(1))
     }
@@ -99,7 +123,7 @@ impl Worker {
     }
 
     /// Its place in the order of those with room.
-    pub(super) fn room(&self) -> Option<(bool, u64)> {
+    pub(super) fn room(&self) -> Option<(u8, u64)> {
         self.place.free
     }
 
@@ -110,7 +134,7 @@ impl Worker {
 
     /// Estimated time until something new begins there, if there is room for it.
     pub(super) fn delay(&self) -> Option<u64> {
-        self.place.free.map(|(full, load)| if full { load } else { 0 })
+        self.place.free.map(|(place, load)| if place == IDLE { 0 } else { load })
     }
 
     /// Runs that do not wait for inputs.
@@ -119,14 +143,18 @@ impl Worker {
     }
 
     fn standing(&self, pipeline: u32, batch_nanos: u64) -> Standing {
-        if self.draining {
-            return Standing { crowded: None, ..Standing::default() };
+        if !self.takes_work() {
+            return Standing::default();
         }
         let (active, slots) = (self.active(), self.slots());
         let load = self.load_nanos / slots;
+        if self.load.pressed {
+            // One thing at a time, and only if nobody else has room: memory may come free by nothing but that.
+            return Standing { free: self.runs.is_empty().then_some((PRESSED, load)), ..Standing::default() };
+        }
         let has_room = self.wants_any(pipeline) || (active < MAX_RUNS * slots && load < 2 * batch_nanos);
         Standing {
-            free: has_room.then_some((active >= slots, load)),
+            free: has_room.then_some((if active < slots { IDLE } else { FULL }, load)),
             spare: active < slots,
             crowded: (active > slots).then(|| active - slots),
         }
@@ -139,11 +167,13 @@ pub(super) struct Fleet {
     pub(super) workers: BTreeMap<WorkerId, Worker>,
     /// Those that may be given more: those with idle slots first (whatever is taken back from a crowded worker must not go there
     /// again), then by load.
-    pub(super) free: BTreeSet<((bool, u64), WorkerId)>,
+    pub(super) free: BTreeSet<((u8, u64), WorkerId)>,
     /// Those with slots that have nothing to run.
     pub(super) spare: BTreeSet<WorkerId>,
     /// Those with more runs than slots, by how many more.
     pub(super) crowded: BTreeSet<(u64, WorkerId)>,
+    /// Those that are on their way out.
+    pub(super) draining: BTreeSet<WorkerId>,
     /// Slots of all that take work.
     pub(super) slots: u64,
 }
@@ -178,19 +208,32 @@ impl Scheduler {
         if self.fleet.workers.contains_key(&id) {
             return;
         }
+        let (process, keeps) = ((who, hello.incarnation), hello.keeps);
+        let earlier = self.fleet.workers.iter().find(|(_, worker)| process.1 != 0 && worker.process() == process);
+        if let Some((&earlier, _)) = earlier {
+            // It noticed before this side did that its connection had broken.
+            self.out.push(Action::DisconnectWorker(earlier));
+            self.worker_left(earlier, Departure::Lost);
+        }
+        self.welcome_back(process, keeps);
         let worker = Worker {
             who,
             name,
             offer: Offer::of(&hello),
+            returning: hello.keeps > 0,
             hello,
             draining: false,
+            leave_by: None,
             heard: self.now,
+            probed: false,
             progress: self.now,
             runs: BTreeSet::new(),
             ahead: 0,
             suspects: 0,
             load_nanos: 0,
             holds: BTreeSet::new(),
+            handing: BTreeSet::new(),
+            copies: BTreeSet::new(),
             held_bytes: 0,
             candidates: BTreeSet::new(),
             load: Load::default(),
@@ -199,10 +242,21 @@ impl Scheduler {
         self.fleet.slots += worker.slots();
         self.shapes.add_worker(id, &worker.offer);
         self.fleet.workers.insert(id, worker);
-        if self.lease_check.is_none() {
-            self.lease_check = end_of_lease(self.now, self.config.lease);
-        }
+        self.watch_leases();
         self.rank(id);
+        if keeps == 0 {
+            self.review_thin();
+        }
+    }
+
+    /// A worker has named all that it had when it joined.
+    fn registered(&mut self, id: WorkerId) {
+        let Some(worker) = self.fleet.workers.get_mut(&id).filter(|worker| worker.returning) else { return };
+        worker.returning = false;
+        let process = worker.process();
+        self.end_absence(process);
+        self.rank(id);
+        self.review_thin();
     }
 
     /// Puts a worker where it belongs in the fleet's orders, after something about it changed.
@@ -217,14 +271,17 @@ impl Scheduler {
         self.fleet.place(id, old, new);
     }
 
-    /// A worker is gone. Its unfinished items go back to the queue; with `blame`, those that were running alone count a death.
-    pub(super) fn worker_left(&mut self, id: WorkerId, blame: bool) {
+    /// A worker is gone. Its unfinished items go back to the queue. Those that were running run alone from now on, and those that ran
+    /// alone count a death, if it may have been their fault. What it has is awaited if it may come back, and is lost otherwise.
+    pub(super) fn worker_left(&mut self, id: WorkerId, departure: Departure) {
         let Some(worker) = self.fleet.workers.remove(&id) else { return };
+        self.fleet.draining.remove(&id);
         self.fleet.place(id, worker.place, Standing::default());
         if !worker.draining {
             self.fleet.slots -= worker.slots();
             self.shapes.remove_worker(id);
         }
+        let process = worker.process();
         let mut running = Vec::new();
         for &run_id in &worker.runs {
             let Some(run) = self.close_run(run_id) else { continue };
@@ -234,34 +291,21 @@ impl Scheduler {
             }
             self.requeue(run.entry, range);
         }
-        for (entry, range, alone) in running {
-            self.suspect(entry, range, (alone && blame && !worker.draining).then_some(&worker.name));
-        }
-        for key in worker.holds {
-            self.lose_replica(id, key);
-        }
-    }
-
-    /// Items were running when their worker died, one of them alone if the worker's name is given.
-    fn suspect(&mut self, id: EntryId, range: std::ops::Range<u64>, death: Option<&String>) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
-        let back: Vec<_> =
-            entry.items.segments(range).filter(|segment| matches!(segment.state, State::Queued | State::Waiting)).collect();
-        for segment in back {
-            let Some(entry) = self.entries.get_mut(&id) else { return };
-            entry.suspects.insert(segment.range());
-            let Some(name) = death else { continue };
-            let oddity = entry.oddities.entry(segment.first).or_default();
-            oddity.deaths.push(name.clone());
-            let deaths = oddity.deaths.len() as u32;
-            if deaths < self.config.max_deaths {
-                continue;
+        if departure != Departure::Left {
+            let death = Death { worker: worker.name.clone(), process, departure };
+            for (entry, range, alone) in running {
+                self.suspect(entry, range, (alone && !worker.draining).then_some(&death));
             }
-            let message = format!("it ran alone on {} when they died", oddity.deaths.join(", "));
-            let attempts = oddity.attempts + deaths;
-            let mut error = TaskError::new(TaskErrorKind::Poisonous { deaths }, entry.name(), id.key(segment.first), message);
-            error.attempts = attempts;
-            self.end_badly(id, segment, &super::entry::Cause::Failed(error.into()), false);
+        }
+        worker.copies.into_iter().for_each(|key| self.no_copy(id, key, false));
+        worker.holds.iter().for_each(|&key| self.note_departure(key, &worker.name, departure));
+        let may_return = matches!(departure, Departure::CutOff | Departure::Lost) && !self.config.grace.is_zero();
+        if may_return && !worker.draining {
+            return self.go_away(id, process, worker.holds);
+        }
+        worker.holds.into_iter().for_each(|key| self.lose_replica(id, key));
+        if departure == Departure::Died {
+            self.end_absence(process);
         }
     }
 
@@ -296,6 +340,7 @@ impl Scheduler {
         let now = self.now;
         let Some(worker) = self.fleet.workers.get_mut(&id) else { return };
         worker.heard = now;
+        worker.probed = false;
         let result = match message {
             FromWorker::Started { run } => self.started(id, run),
             FromWorker::Finished { run, outcome, elapsed } => self.finished(id, run, outcome, elapsed),
@@ -306,7 +351,18 @@ impl Scheduler {
             }
             FromWorker::Heartbeat(load) => {
                 worker.held_bytes = load.held_bytes;
-                worker.load = load;
+                let changed = std::mem::replace(&mut worker.load, load).pressed != load.pressed;
+                if changed {
+                    self.pressure_changed(id);
+                }
+                Ok(())
+            }
+            FromWorker::Registered => {
+                self.registered(id);
+                Ok(())
+            }
+            FromWorker::Unreplicated { key } => {
+                self.no_copy(id, key, true);
                 Ok(())
             }
             FromWorker::Draining => {
@@ -327,6 +383,17 @@ impl Scheduler {
             self.fleet.slots -= slots;
             self.shapes.remove_worker(id);
             self.rank(id);
+            self.hand_over(id);
+        }
+    }
+
+    /// A worker's memory became short, or is not any more.
+    fn pressure_changed(&mut self, id: WorkerId) {
+        self.rank(id);
+        if self.fleet.workers.get(&id).is_some_and(|worker| worker.load.pressed) {
+            self.relieve(id);
+        } else {
+            self.review_thin();
         }
     }
 
@@ -337,32 +404,9 @@ impl Scheduler {
             self.tell_worker(id, ToWorker::Refused { reason: refusal.to_string() });
         }
         self.out.push(Action::DisconnectWorker(id));
-        self.worker_left(id, false);
+        let departure = if matches!(refusal, Refusal::Silent) { Departure::CutOff } else { Departure::Left };
+        self.worker_left(id, departure);
     }
-
-    /// Cuts off the workers of which nothing was heard for too long.
-    pub(super) fn expire_leases(&mut self) {
-        if self.lease_check.is_none_or(|check| self.now < check) {
-            return;
-        }
-        let lease = self.config.lease;
-        let silent: Vec<_> = self
-            .fleet
-            .workers
-            .iter()
-            .filter(|(_, worker)| end_of_lease(worker.heard, lease).is_some_and(|end| self.now >= end))
-            .map(|(&id, _)| id)
-            .collect();
-        for id in silent {
-            self.refuse_worker(id, &Refusal::Silent);
-        }
-        self.lease_check = self.fleet.workers.values().filter_map(|worker| end_of_lease(worker.heard, lease)).min();
-    }
-}
-
-/// `None` for a lease that never ends.
-fn end_of_lease(heard: Duration, lease: Duration) -> Option<Duration> {
-    heard.checked_add(lease)
 }
 
 /// A duration in nanoseconds, as far as they can be counted.

@@ -16,6 +16,8 @@ const UNWANTED: u8 = 0x10;
 pub(super) enum State {
     /// Values of its holes are missing.
     Waiting,
+    /// Could run, later: it is tried again after a while.
+    Resting,
     /// Could run.
     Queued,
     /// In a run.
@@ -26,6 +28,10 @@ pub(super) enum State {
     Stored,
     /// As stored, but its arguments are gone, since too many were kept: it cannot be computed again.
     Final,
+    /// As stored, but nobody who has it is here; some are awaited.
+    Away,
+    /// As final, and as away.
+    FinalAway,
     /// Done and not wanted, but what was made of it is stored, and could need it again: its arguments are kept, its value is not.
     Dormant,
     /// Data that is being uploaded.
@@ -38,13 +44,16 @@ pub(super) enum State {
     Released,
 }
 
-const STATES: [State; 11] = [
+pub(super) const STATES: [State; 14] = [
     State::Waiting,
+    State::Resting,
     State::Queued,
     State::Processing,
     State::Inline,
     State::Stored,
     State::Final,
+    State::Away,
+    State::FinalAway,
     State::Dormant,
     State::Uploading,
     State::Failed,
@@ -55,12 +64,12 @@ const STATES: [State; 11] = [
 impl State {
     /// Whether it needs the values of its holes.
     pub(super) fn is_active(self) -> bool {
-        matches!(self, Self::Waiting | Self::Queued | Self::Processing)
+        matches!(self, Self::Waiting | Self::Resting | Self::Queued | Self::Processing)
     }
 
     /// Whether its arguments are kept.
     pub(super) fn is_holding(self) -> bool {
-        self.is_active() || matches!(self, Self::Stored | Self::Dormant)
+        self.is_active() || matches!(self, Self::Stored | Self::Away | Self::Dormant)
     }
 
     /// Whether its value is there to be read.
@@ -71,6 +80,11 @@ impl State {
     /// Whether its value is on workers or in the shell's keeping.
     pub(super) fn is_stored(self) -> bool {
         matches!(self, Self::Stored | Self::Final)
+    }
+
+    /// Whether its value is where nobody can read it, for the time being.
+    pub(super) fn is_away(self) -> bool {
+        matches!(self, Self::Away | Self::FinalAway)
     }
 
     /// Whether it can still become made or erred.
@@ -274,6 +288,14 @@ impl Items {
         }
     }
 
+    /// How many of some are in one state.
+    pub(super) fn count_among(&self, range: Range<u64>, state: State) -> u64 {
+        if self.count(state) == 0 {
+            return 0;
+        }
+        self.segments(range).filter(|segment| segment.state == state).map(|segment| segment.count()).sum()
+    }
+
     /// How many are in each state, of all or of some.
     pub(super) fn state_counts(&self, range: Range<u64>) -> StateCounts {
         if range.start == 0 && range.end >= self.len {
@@ -304,9 +326,9 @@ fn counts_of(counts: &[u64; STATES.len()]) -> StateCounts {
     let of = |state: State| counts[state as usize];
     StateCounts {
         waiting: of(State::Waiting) + of(State::Uploading),
-        queued: of(State::Queued),
+        queued: of(State::Queued) + of(State::Resting),
         processing: of(State::Processing),
-        memory: of(State::Inline) + of(State::Stored) + of(State::Final),
+        memory: [State::Inline, State::Stored, State::Final, State::Away, State::FinalAway].into_iter().map(of).sum(),
         erred: of(State::Failed) + of(State::Cancelled),
         released: of(State::Dormant) + of(State::Released),
     }

@@ -35,6 +35,7 @@ impl Scheduler {
                 Todo::Made(id, range) => self.announce_made(id, range),
                 Todo::Erred(id, range) => self.announce_erred(id, range),
                 Todo::Free(id, range) => self.release_unneeded(id, range),
+                Todo::Ended(id, range) => self.ended(id, range),
             }
         }
     }
@@ -50,11 +51,25 @@ impl Scheduler {
                 self.shapes.remove(entry.shape, &queue_key(id, entry));
             }
         }
+        if from == State::Resting {
+            let ended: Vec<_> = entry.resting.range(range.clone()).map(|(&item, &until)| (item, until)).collect();
+            for (item, until) in ended {
+                entry.resting.remove(&item);
+                self.rests.remove(&(until, id.key(item)));
+            }
+        }
         if to == State::Queued {
             if entry.ready.is_empty() {
                 self.shapes.insert(entry.shape, queue_key(id, entry));
             }
             entry.ready.insert(range.clone());
+        }
+        if entry.sharing.is_some() && from.is_pending() && !to.is_pending() {
+            self.todo.push_back(Todo::Ended(id, range.clone()));
+        }
+        if from == State::Uploading {
+            self.tell_client(id.client, ToClient::Taken { seq: id.seq });
+            return;
         }
         if from.is_active() == to.is_active() && from.is_holding() == to.is_holding() {
             return;
@@ -111,6 +126,7 @@ impl Scheduler {
             self.todo.push_back(Todo::Free(id, segment.range()));
             return;
         }
+        self.tell_takers(id, &segment.range());
         match cause {
             Cause::Failed(error) => {
                 for index in segment.range() {
@@ -189,6 +205,7 @@ impl Scheduler {
                 }
                 match ready.last_mut() {
                     _ if segment.state == State::Processing => caught_up.push(item),
+                    _ if segment.state == State::Resting => {}
                     Some(last) if last.end == item => last.end += 1,
                     _ => ready.push(item..item + 1),
                 }
@@ -254,7 +271,7 @@ impl Scheduler {
         let is_data = matches!(entry.kind, Kind::Data { .. });
         let to = match (state, need) {
             (_, Need::Value) => return,
-            (State::Stored, Need::Lineage) if !is_data => State::Dormant,
+            (State::Stored | State::Away, Need::Lineage) if !is_data => State::Dormant,
             (State::Failed | State::Cancelled, Need::Lineage) => State::Released,
             (_, Need::Lineage) => return,
             (_, Need::Nothing) => State::Released,
@@ -270,7 +287,9 @@ impl Scheduler {
                 entry.errors.remove(&item);
             }),
             State::Processing => self.stop_runs(id, part.clone()),
-            State::Stored | State::Final => part.clone().for_each(|item| self.free_replicas(id, item)),
+            State::Stored | State::Final | State::Away | State::FinalAway => {
+                part.clone().for_each(|item| self.free_replicas(id, item))
+            }
             _ => {}
         }
         if let Some(entry) = self.entries.get_mut(&id) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Action, Scheduler,
+    Action, Departure, Scheduler,
     entry::{Cause, Kind, Replicas},
     items::State,
     lifecycle::Need,
@@ -23,13 +23,15 @@ use crate::{
 const MAX_PLACES: usize = 3;
 /// A client may fail to fetch a value so often before its replicas count as lost.
 const MAX_UNREACHABLE: u32 = 3;
+/// Workers that are named when data is lost with them.
+const MAX_BEEN: usize = 8;
 
 impl Scheduler {
     /// An item's value is on a worker, or in the shell's keeping, for the first time.
     pub(super) fn store(&mut self, key: Key, len: u64, hash: Hash, worker: Option<WorkerId>) {
         let Some(entry) = self.entries.get_mut(&key.entry) else { return };
         let Some(from) = entry.items.state(key.index) else { return };
-        entry.stored.insert(key.index, Replicas { len, hash, workers: worker.into_iter().collect(), held: worker.is_none() });
+        entry.stored.insert(key.index, Replicas::on(worker, len, hash));
         entry.forget_oddities(key.index..key.index + 1);
         if let Some(worker) = worker.and_then(|worker| self.fleet.workers.get_mut(&worker)) {
             worker.holds.insert(key);
@@ -47,16 +49,30 @@ impl Scheduler {
         } else {
             self.todo.push_back(Todo::Free(key.entry, key.index..key.index + 1));
         }
+        self.review(key);
     }
 
-    /// A worker has a copy of a value now: one that it fetched, or data that a client uploaded.
+    /// A worker has a copy of a value now: one that it fetched, data that a client uploaded, or one that it had when it joined.
     pub(super) fn holds(&mut self, worker: WorkerId, key: Key, len: u64, hash: Hash) {
+        let Some(process) = self.fleet.workers.get_mut(&worker).map(|worker| {
+            worker.copies.remove(&key);
+            worker.process()
+        }) else {
+            return;
+        };
         if !self.is_expected(key, len, hash) {
             self.free_on(worker, key);
             return;
         }
         let replicas = self.entries.get_mut(&key.entry).and_then(|entry| entry.stored.get_mut(&key.index));
-        let Some(replicas) = replicas else { return self.store(key, len, hash, Some(worker)) };
+        let Some(replicas) = replicas else {
+            // It may be computed again by now, which is not worth going on with.
+            self.stop_runs(key.entry, key.index..key.index + 1);
+            return self.store(key, len, hash, Some(worker));
+        };
+        replicas.coming.retain(|&other| other != worker);
+        replicas.away.retain(|other| *other != process);
+        self.absences.forget(process, key);
         if !replicas.workers.contains(&worker) {
             replicas.workers.push(worker);
             if let Some(worker) = self.fleet.workers.get_mut(&worker) {
@@ -64,6 +80,8 @@ impl Scheduler {
                 worker.held_bytes = worker.held_bytes.saturating_add(len);
             }
         }
+        self.come_back(key);
+        self.review(key);
     }
 
     /// The shell keeps a client's data now.
@@ -72,7 +90,10 @@ impl Scheduler {
             return self.out.push(Action::Drop(Span { entry: key.entry, first: key.index, count: 1 }));
         }
         match self.entries.get_mut(&key.entry).and_then(|entry| entry.stored.get_mut(&key.index)) {
-            Some(replicas) => replicas.held = true,
+            Some(replicas) => {
+                replicas.held = true;
+                self.come_back(key);
+            }
             None => self.store(key, len, hash, None),
         }
     }
@@ -82,8 +103,11 @@ impl Scheduler {
         let Some(entry) = self.entries.get(&key.entry) else { return false };
         match (entry.items.state(key.index), &entry.kind) {
             (Some(State::Uploading), Kind::Data { len: announced, hash: expected }) => (*announced, *expected) == (len, hash),
-            (Some(State::Stored | State::Final), _) => {
+            (Some(state), _) if state.is_stored() || state.is_away() => {
                 entry.stored.get(&key.index).is_some_and(|replicas| (replicas.len, replicas.hash) == (len, hash))
+            }
+            (Some(state), _) if state.is_active() => {
+                entry.oddities.get(&key.index).is_some_and(|oddity| oddity.was == Some((len, hash)))
             }
             _ => false,
         }
@@ -93,8 +117,8 @@ impl Scheduler {
     pub(super) fn ask_for_upload(&mut self, id: EntryId, to_worker: bool) {
         let Some(client) = self.clients.get(&id.client) else { return };
         let takers =
-            self.fleet.workers.iter().filter(|(_, worker)| to_worker && !worker.draining && worker.hello.listen.is_some());
-        let least = takers.min_by_key(|(id, worker)| (worker.held_bytes, **id)).map(|(&id, _)| id);
+            self.fleet.workers.iter().filter(|(_, worker)| to_worker && worker.takes_work() && worker.hello.listen.is_some());
+        let least = takers.min_by_key(|(id, worker)| (worker.load.pressed, worker.held_bytes, **id)).map(|(&id, _)| id);
         let place = least.and_then(|worker| self.place(worker, id.key(0), client.who));
         let announced = match self.entries.get(&id).map(|entry| &entry.kind) {
             Some(Kind::Data { len, .. }) => *len,
@@ -114,10 +138,18 @@ impl Scheduler {
         for worker_id in replicas.workers {
             if let Some(worker) = self.fleet.workers.get_mut(&worker_id) {
                 worker.holds.remove(&key);
+                worker.handing.remove(&key);
                 worker.held_bytes = worker.held_bytes.saturating_sub(replicas.len);
                 self.free_on(worker_id, key);
             }
         }
+        for worker in &replicas.coming {
+            if let Some(worker) = self.fleet.workers.get_mut(worker) {
+                worker.copies.remove(&key);
+            }
+        }
+        replicas.away.into_iter().for_each(|process| self.absences.forget(process, key));
+        self.thin.remove(&key);
         if replicas.held {
             self.out.push(Action::Drop(Span { entry: id, first: item, count: 1 }));
         }
@@ -129,25 +161,57 @@ impl Scheduler {
         let Some(replicas) = replicas else { return };
         replicas.workers.retain(|&other| other != worker);
         if replicas.workers.is_empty() && !replicas.held {
-            self.lose(key);
+            self.lose_or_await(key);
+        } else {
+            self.review(key);
         }
+    }
+
+    /// Nobody who is here has a stored value.
+    fn lose_or_await(&mut self, key: Key) {
+        let replicas = self.entries.get(&key.entry).and_then(|entry| entry.stored.get(&key.index));
+        if replicas.is_some_and(|replicas| !replicas.away.is_empty()) { self.put_away(key) } else { self.lose(key) }
+    }
+
+    /// Notes of data that its worker is gone: if it is lost in the end, people want to know with whom.
+    pub(super) fn note_departure(&mut self, key: Key, worker: &str, departure: Departure) {
+        let Some(entry) = self.entries.get_mut(&key.entry).filter(|entry| matches!(entry.kind, Kind::Data { .. })) else {
+            return;
+        };
+        let Some(replicas) = entry.stored.get_mut(&key.index).filter(|replicas| replicas.been.len() < MAX_BEEN) else { return };
+        let how = match departure {
+            Departure::Died => "died",
+            Departure::CutOff => "fell silent",
+            Departure::Lost => "lost its connection",
+            Departure::Left => "left",
+        };
+        replicas.been.push(format!("{worker} ({how})"));
     }
 
     /// A stored value is nowhere.
     pub(super) fn lose(&mut self, key: Key) {
+        let Some(replicas) = self.entries.get_mut(&key.entry).and_then(|entry| entry.stored.get_mut(&key.index)) else { return };
+        let (was, been) = ((replicas.len, replicas.hash), std::mem::take(&mut replicas.been));
         self.free_replicas(key.entry, key.index);
         let range = key.index..key.index + 1;
-        self.unmake(key);
+        let state = self.entries.get(&key.entry).and_then(|entry| entry.items.state(key.index));
+        if state.is_some_and(State::is_stored) {
+            self.unmake(key);
+        }
         let Some(entry) = self.entries.get(&key.entry) else { return };
         let segment = entry.items.segment(key.index, range.end);
         let message = match (segment.state, &entry.kind) {
-            (State::Stored, Kind::Data { .. }) => Some(format!("the data {key} is gone with the workers that held it")),
-            (State::Final, _) => Some(format!(
+            (State::Stored | State::Away, Kind::Data { len, .. }) => {
+                let with =
+                    if been.is_empty() { "nobody has it any more".to_owned() } else { format!("it was on {}", been.join(", ")) };
+                Some(format!("the scattered data {key} of {len} bytes is gone: {with}"))
+            }
+            (State::Final | State::FinalAway, _) => Some(format!(
                 "the result {key} is gone with the workers that held it, and is not computed again: its arguments were let go when the \
                  client had more than {} bytes of them",
                 self.config.client_bytes
             )),
-            (State::Stored, _) => None,
+            (State::Stored | State::Away, _) => None,
             _ => return,
         };
         if let Some(message) = message {
@@ -157,18 +221,24 @@ impl Scheduler {
         let need = self.needs(key.entry, range.clone()).first().map_or(Need::Nothing, |(_, need)| *need);
         if segment.wanted {
             self.tell_client(key.entry.client, ToClient::Lost { seq: key.entry.seq, index: key.index });
+            self.tell_takers_lost(key);
         }
         if segment.wanted || need == Need::Value {
-            self.begin(key.entry, range, State::Stored);
+            self.begin(key.entry, range, segment.state);
+            if let Some(entry) = self.entries.get_mut(&key.entry)
+                && entry.items.state(key.index).is_some_and(State::is_active)
+            {
+                entry.oddities.entry(key.index).or_default().was = Some(was);
+            }
         } else {
             let to = if need == Need::Lineage { State::Dormant } else { State::Released };
-            self.shift(key.entry, range.clone(), State::Stored, to);
+            self.shift(key.entry, range.clone(), segment.state, to);
             self.todo.push_back(Todo::Free(key.entry, range));
         }
     }
 
     /// Consumers that need a value that was there miss it again.
-    fn unmake(&mut self, key: Key) {
+    pub(super) fn unmake(&mut self, key: Key) {
         for (_, consumer, consumers, times) in self.hits(key.entry, &(key.index..key.index + 1)) {
             let Some(entry) = self.entries.get_mut(&consumer) else { continue };
             let active: Vec<_> = entry.items.segments(consumers).filter(|segment| segment.state.is_active()).collect();
@@ -200,12 +270,13 @@ impl Scheduler {
     }
 
     /// Tells the client where its result is.
-    fn tell_stored(&mut self, key: Key) {
+    pub(super) fn tell_stored(&mut self, key: Key) {
         let Some(client) = self.clients.get(&key.entry.client) else { return };
         let Some(replicas) = self.entries.get(&key.entry).and_then(|entry| entry.stored.get(&key.index)) else { return };
         let places = self.places(replicas, key, client.who);
         let (len, hash) = (replicas.len, replicas.hash);
         self.tell_client(key.entry.client, ToClient::Stored { seq: key.entry.seq, index: key.index, len, hash, places });
+        self.tell_takers(key.entry, &(key.index..key.index + 1));
     }
 
     /// Where a peer can fetch a value itself.

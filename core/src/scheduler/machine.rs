@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     Action, Config, Event, Location,
+    absence::Absences,
     clients::Client,
     edges::Edges,
     entry::{Entry, queue_key},
@@ -16,6 +17,7 @@ use super::{
     queue::TaskTimes,
     refusal::Refusal,
     shapes::Shapes,
+    sharing::Name,
     tasks::History,
 };
 use crate::{
@@ -41,16 +43,26 @@ pub struct Scheduler {
     pub(super) shapes: Shapes,
     pub(super) times: TaskTimes,
     pub(super) history: History,
+    /// What is published.
+    pub(super) names: BTreeMap<String, Name>,
     pub(super) next_run: u64,
     pub(super) next_arrival: u64,
-    /// Earliest time at which a worker's lease could end.
+    /// When to look at the workers' leases.
     pub(super) lease_check: Option<Duration>,
+    /// Workers that are away.
+    pub(super) absences: Absences,
+    /// Items that rest, by the end of their rest.
+    pub(super) rests: BTreeSet<(Duration, Key)>,
+    /// Stored values that have fewer copies than they should, for want of workers.
+    pub(super) thin: BTreeSet<Key>,
     /// When to look again whether queued runs are to be taken back.
     pub(super) recall_check: Option<Duration>,
     /// Runs that were asked back.
     pub(super) recalled: BTreeSet<RunId>,
     /// When small credits are due.
     pub(super) credit_check: Option<Duration>,
+    /// Clients without a connection, by when they are taken to have left.
+    pub(super) away: BTreeSet<(Duration, ClientId)>,
     /// Consequences of the event in hand. Empty between events, like all below.
     pub(super) todo: VecDeque<Todo>,
     /// Values that workers are to forget.
@@ -73,6 +85,8 @@ pub(super) enum Todo {
     Erred(EntryId, Range<u64>),
     /// Maybe nobody needs these items any more.
     Free(EntryId, Range<u64>),
+    /// Maybe nobody wants these items any more, which have ended.
+    Ended(EntryId, Range<u64>),
 }
 
 impl Scheduler {
@@ -90,12 +104,17 @@ impl Scheduler {
             shapes: Shapes::default(),
             times: TaskTimes::default(),
             history: History::default(),
+            names: BTreeMap::new(),
             next_run: 1,
             next_arrival: 0,
             lease_check: None,
+            absences: Absences::default(),
+            rests: BTreeSet::new(),
+            thin: BTreeSet::new(),
             recall_check: None,
             recalled: BTreeSet::new(),
             credit_check: None,
+            away: BTreeSet::new(),
             todo: VecDeque::new(),
             frees: BTreeMap::new(),
             assigned: VecDeque::new(),
@@ -111,13 +130,17 @@ impl Scheduler {
     pub fn handle(&mut self, now: Duration, event: Event, actions: &mut Vec<Action>) {
         self.now = self.now.max(now);
         std::mem::swap(&mut self.out, actions);
+        self.excuse_own_sleep();
         match event {
             Event::ClientJoined { client, who, module } => self.client_joined(client, who, module),
             Event::ClientLeft { client } => self.client_left(client),
+            Event::ClientLost { client } => self.client_lost(client),
+            Event::ClientReturned { client } => self.client_returned(client),
             Event::ClientRevoked { client } => self.refuse_client(client, &Refusal::Revoked),
             Event::FromClient(client, message) => self.client_said(client, message),
             Event::WorkerJoined { worker, who, name, hello } => self.worker_joined(worker, who, name, hello),
-            Event::WorkerLeft { worker } => self.worker_left(worker, true),
+            Event::WorkerLeft { worker, departure } => self.worker_left(worker, departure),
+            Event::WorkerDied { incarnation } => self.worker_died(incarnation),
             Event::WorkerRevoked { worker } => self.refuse_worker(worker, &Refusal::Revoked),
             Event::FromWorker(worker, message) => self.worker_said(worker, message),
             Event::Held { key, len, hash } => self.held(key, len, hash),
@@ -125,6 +148,9 @@ impl Scheduler {
             Event::Tick => {}
         }
         self.expire_leases();
+        self.end_absences();
+        self.wake_rested();
+        self.expire_absences();
         self.settle();
         self.say_frees();
         self.warn_of_hopeless();
@@ -137,6 +163,7 @@ impl Scheduler {
         }
         self.recall();
         self.give_credit();
+        self.dismiss_drained();
         self.say_frees();
         std::mem::swap(&mut self.out, actions);
     }
@@ -144,12 +171,16 @@ impl Scheduler {
     /// When [`Event::Tick`] is due if nothing else happens before.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
-        [self.lease_check, self.recall_check, self.credit_check].into_iter().flatten().min()
+        let checks = [self.lease_check, self.recall_check, self.credit_check, self.hand_over_check()];
+        let rested = self.rests.first().map(|(until, _)| *until);
+        let absence = self.away.first().map(|(until, _)| *until);
+        checks.into_iter().chain([self.absences.next_end(), rested, absence]).flatten().min()
     }
 
     /// Where a value is: for a shell that serves it.
     #[must_use]
     pub fn locate(&self, key: Key) -> Location {
+        let key = self.origin(key);
         let Some(entry) = self.entries.get(&key.entry) else { return Location::Nowhere };
         match entry.items.state(key.index) {
             Some(State::Inline) => entry.values.get(key.index).map_or(Location::Nowhere, Location::Inline),
@@ -166,9 +197,17 @@ impl Scheduler {
     pub(super) fn drop_entry(&mut self, id: EntryId) -> Option<Box<Entry>> {
         let entry = self.entries.remove(&id)?;
         self.shapes.leave(entry.shape, &queue_key(id, &entry));
+        for (&item, &until) in &entry.resting {
+            self.rests.remove(&(until, id.key(item)));
+        }
         if let Some(client) = self.clients.get_mut(&id.client) {
             client.leave_shape(entry.shape);
             client.lineage.remove(&id.seq);
+            let all = EntryId { client: id.client, seq: 0 }..=EntryId { client: id.client, seq: u64::MAX };
+            if client.has_left && self.entries.range(all).next().is_none() {
+                self.clients.remove(&id.client);
+                self.out.push(Action::ForgetClient(id.client));
+            }
         }
         Some(entry)
     }

@@ -12,19 +12,28 @@
 //! | --- | --- |
 //! | `machine` | the struct, the order of work within one event |
 //! | `clients`, `register`, `results`, `fleet` | what clients and workers say |
-//! | `lifecycle`, `loss`, `lineage` | items changing state, and what follows for others; what can be computed again |
+//! | `lease`, `absence`, `blame` | silence; what workers that are away have; whose fault a death is |
+//! | `sharing` | what is detached, published, and taken up by other clients |
+//! | `away` | clients without a connection, and what they are told when they return |
+//! | `lifecycle`, `loss`, `lineage`, `rest` | items changing state, and what follows for others; what can be computed again; retries |
+//! | `copies` | how many workers have a value, and who takes over what another one leaves behind |
 //! | `queue`, `placement`, `assign`, `ahead`, `recall` | which items go to which worker, when |
 //! | `status`, `tasks`, `why` | what people see, and why others are not running |
 //! | `entry`, `items`, `values`, `edges`, `ranges`, `shapes`, `offer` | the data structures, which know nothing of each other's meaning |
 
+mod absence;
 mod ahead;
 mod assign;
+mod away;
+mod blame;
 mod check;
 mod clients;
+mod copies;
 mod edges;
 mod entry;
 mod fleet;
 mod items;
+mod lease;
 mod lifecycle;
 mod lineage;
 mod loss;
@@ -36,8 +45,10 @@ mod ranges;
 mod recall;
 mod refusal;
 mod register;
+mod rest;
 mod results;
 mod shapes;
+mod sharing;
 mod status;
 mod tasks;
 #[cfg(test)]
@@ -70,8 +81,18 @@ pub enum Event {
         /// Its program's module.
         module: Hash,
     },
-    /// A client is gone, with or without a farewell.
+    /// A client has left and will not come again.
     ClientLeft {
+        /// Its number.
+        client: ClientId,
+    },
+    /// A client's connection is gone without a farewell. Nothing that is said to it arrives until it returns.
+    ClientLost {
+        /// Its number.
+        client: ClientId,
+    },
+    /// A client is here again, on another connection, and may have missed anything that was said to it before.
+    ClientReturned {
         /// Its number.
         client: ClientId,
     },
@@ -97,6 +118,13 @@ pub enum Event {
     WorkerLeft {
         /// Its number.
         worker: WorkerId,
+        /// How.
+        departure: Departure,
+    },
+    /// A worker's process is known to have ended: whoever started it says so, perhaps after its connection is gone.
+    WorkerDied {
+        /// The process, as its hello names it.
+        incarnation: u64,
     },
     /// A worker's right to be here was revoked: it is told and sent away. What it ran is not blamed.
     WorkerRevoked {
@@ -120,6 +148,19 @@ pub enum Event {
     Tick,
 }
 
+/// How a worker went away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Departure {
+    /// Its process is known to have ended.
+    Died,
+    /// It fell silent.
+    CutOff,
+    /// Its connection broke, and nobody knows why.
+    Lost,
+    /// It said farewell, or was told to go.
+    Left,
+}
+
 /// Something to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -131,8 +172,12 @@ pub enum Action {
     Drop(Span),
     /// Close a client's connection once what was said to it is written.
     DisconnectClient(ClientId),
+    /// Nothing is left of a client: it cannot return.
+    ForgetClient(ClientId),
     /// Close a worker's connection once what was said to it is written.
     DisconnectWorker(WorkerId),
+    /// A worker is silent: find out, where that can be found out, whether its process has ended.
+    Probe(WorkerId),
 }
 
 /// Where a value is.
@@ -165,8 +210,20 @@ pub struct Config {
     pub credit: u64,
     /// A worker is cut off when nothing was heard of it for so long.
     pub lease: Duration,
+    /// Values of a worker that was cut off, or whose connection broke, are awaited for so long before they count as lost.
+    pub grace: Duration,
+    /// A client whose connection is gone is taken to have left when it has not returned for so long.
+    pub client_lease: Duration,
     /// Workers that may die while a call runs alone on them, before it is poisonous.
     pub max_deaths: u32,
+    /// A call that failed is tried again after so long, after twice that the next time, and so on.
+    pub retry_delay: Duration,
+    /// But never after more than this.
+    pub longest_retry_delay: Duration,
+    /// Workers that are to have a copy of scattered data that is not too long for that.
+    pub data_copies: u32,
+    /// How long a draining worker stays for others to take over its values.
+    pub hand_over: Duration,
 }
 
 impl Default for Config {
@@ -177,8 +234,14 @@ impl Default for Config {
             ahead: 256,
             client_bytes: 1 << 30,
             credit: 64 << 20,
-            lease: Duration::from_secs(5),
+            lease: Duration::from_secs(1),
+            grace: Duration::from_secs(5),
+            client_lease: Duration::from_secs(30),
             max_deaths: 3,
+            retry_delay: Duration::from_millis(50),
+            longest_retry_delay: Duration::from_secs(5),
+            data_copies: 2,
+            hand_over: Duration::from_secs(30),
         }
     }
 }

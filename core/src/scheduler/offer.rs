@@ -92,6 +92,8 @@ mod tests {
             grant_secret: [0; 32],
             labels: vec![("zone".into(), "a".into())],
             resources: vec![("gpu".into(), 2)],
+            incarnation: 0,
+            keeps: 0,
         };
         let mut offer = Offer::of(&hello);
         assert_eq!(offer.memory, 1 << 30);

@@ -56,13 +56,18 @@ impl Scheduler {
         let delay = |id| self.fleet.workers.get(&id).and_then(Worker::delay);
         let mut best = (delay(least)?.saturating_add(total.saturating_mul(BYTE_NANOS)), least);
         for (id, bytes) in local {
-            let Some(delay) = delay(id) else { continue };
+            let Some(delay) = delay(id).filter(|_| !self.is_pressed(id)) else { continue };
             let cost = delay.saturating_add((total - bytes).saturating_mul(BYTE_NANOS));
             if (cost, id) < best && self.can_run(id, entry.shape, suspect) {
                 best = (cost, id);
             }
         }
         Some(best.1)
+    }
+
+    /// Whether a worker's memory is so short that it gets something only if nobody else can.
+    fn is_pressed(&self, id: WorkerId) -> bool {
+        self.fleet.workers.get(&id).is_some_and(|worker| worker.load.pressed)
     }
 
     /// Bytes of the item's stored inputs on each worker that has any, and in all.

@@ -42,6 +42,19 @@ impl Scheduler {
         }
     }
 
+    /// Asks for all that a worker has not begun and that others could run, since its memory is short.
+    pub(super) fn relieve(&mut self, id: WorkerId) {
+        for run in self.unstarted(id) {
+            let shape = self.runs.get(&run).and_then(|run| self.entries.get(&run.entry)).map_or(PLAIN, |entry| entry.shape);
+            let others =
+                self.fleet.workers.iter().filter(|(other, worker)| **other != id && worker.takes_work() && !worker.load.pressed);
+            if others.map(|(other, _)| *other).any(|other| self.can_run(other, shape, false)) {
+                self.recalled.insert(run);
+                self.tell_worker(id, ToWorker::Recall { run });
+            }
+        }
+    }
+
     /// Workers with idle slots, and how many; slots for what is being recalled already are left out.
     fn spare_slots(&self) -> Vec<(WorkerId, u64)> {
         let mut spoken_for = self.recalled.len() as u64;

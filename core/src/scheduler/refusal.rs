@@ -32,6 +32,8 @@ pub(super) enum Refusal {
         super::clients::MAX_SHAPES
     )]
     Requirements { seq: u64 },
+    #[error("entry {seq} is one of more than {} published results that are taken up at a time", super::sharing::MAX_LINKS)]
+    Links { seq: u64 },
     #[error("run {run} was given to another worker")]
     ForeignRun { run: RunId },
     #[error("the outcome of run {run} contradicts the run or itself")]

@@ -264,7 +264,10 @@ impl Scheduler {
         for segment in entry.items.segments(span.first..end) {
             match segment.state {
                 State::Inline | State::Stored | State::Final => {}
-                State::Waiting | State::Queued | State::Processing | State::Uploading => supply.missing += segment.count(),
+                State::Waiting | State::Resting | State::Queued | State::Processing | State::Uploading => {
+                    supply.missing += segment.count();
+                }
+                State::Away | State::FinalAway => supply.missing += segment.count(),
                 State::Dormant => {
                     supply.missing += segment.count();
                     supply.dormant.push(segment.range());

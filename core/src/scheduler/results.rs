@@ -114,6 +114,16 @@ impl Scheduler {
             oddity.not_ahead = true;
             return;
         }
+        let away = |key: &Key| {
+            let entry = self.entries.get(&key.entry);
+            entry.and_then(|entry| entry.items.state(key.index)).is_some_and(State::is_away)
+        };
+        if missing.iter().any(away) {
+            // That is known, and it waits for them.
+            return;
+        }
+        let Some(entry) = self.entries.get_mut(&run.entry) else { return };
+        let oddity = entry.oddities.entry(run.first).or_default();
         oddity.misses += 1;
         let misses = oddity.misses;
         if misses >= MAX_ALL_MISSES {
@@ -129,7 +139,8 @@ impl Scheduler {
         let inputs = entry.inputs_of(run.first..run.first + u64::from(run.count));
         for &key in missing {
             let is_input = inputs.iter().any(|span| span.entry == key.entry && key.index.wrapping_sub(span.first) < span.count);
-            if is_input && self.entries.get(&key.entry).is_some_and(|entry| entry.stored.contains_key(&key.index)) {
+            let state = self.entries.get(&key.entry).and_then(|entry| entry.items.state(key.index));
+            if is_input && state.is_some_and(State::is_stored) {
                 self.lose(key);
             }
         }
@@ -176,6 +187,7 @@ impl Scheduler {
                 self.todo.push_back(Todo::Free(id, segment.range()));
                 continue;
             }
+            self.tell_takers(id, &segment.range());
             match &mut to_tell {
                 Some(last) if last.end == segment.first => last.end = segment.end,
                 last => {
@@ -214,11 +226,30 @@ impl Scheduler {
         let segment = segment.filter(|segment| segment.state == State::Processing);
         match (end, segment) {
             (End::Values, _) | (End::Failed(_) | End::Dropped, None) => {}
-            (End::Stored(_), None) => self.free_on(worker, key),
+            (End::Stored(stored), None) => self.surplus(worker, key, &stored),
             (End::Stored(stored), Some(_)) => self.store(key, stored.len, stored.hash, Some(worker)),
             (End::Failed(error), Some(segment)) => self.take_failure(id, segment, error),
             // What was cancelled here is not processing any more: the worker let go of it by itself, as one does that is leaving.
             (End::Dropped, Some(_)) => self.drop_unasked(key),
+        }
+    }
+
+    /// A result for which nothing is waiting any more is stored on a worker.
+    fn surplus(&mut self, worker: WorkerId, key: Key, stored: &Stored) {
+        let replicas = self.entries.get(&key.entry).and_then(|entry| entry.stored.get(&key.index));
+        let known = replicas.filter(|replicas| replicas.workers.contains(&worker)).map(|replicas| (replicas.len, replicas.hash));
+        if known == Some((stored.len, stored.hash)) {
+            // It had brought it back meanwhile.
+            return;
+        }
+        self.free_on(worker, key);
+        if known.is_some() {
+            // It has this one in that one's place.
+            if let Some(worker) = self.fleet.workers.get_mut(&worker) {
+                worker.holds.remove(&key);
+                worker.handing.remove(&key);
+            }
+            self.lose_replica(worker, key);
         }
     }
 
@@ -229,7 +260,12 @@ impl Scheduler {
         let attempts = entry.oddities.get(&item).map_or(0, |oddity| oddity.attempts) + 1;
         if attempts <= retries {
             entry.oddities.entry(item).or_default().attempts = attempts;
-            return self.requeue(id, segment.range());
+            self.requeue(id, segment.range());
+            let pause = self.retry_pause(attempts);
+            if !pause.is_zero() {
+                self.rest(id.key(item), self.now.saturating_add(pause));
+            }
+            return;
         }
         error.key = id.key(item);
         entry.name().clone_into(&mut error.task);

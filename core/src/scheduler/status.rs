@@ -1,9 +1,9 @@
 //! A summary for people. Must not know: how it is shown.
 
-use super::Scheduler;
+use super::{Scheduler, clients::Client};
 use crate::wire::{
     StateCounts,
-    operator::{ClientStatus, Status, WorkerStatus},
+    operator::{ClientStatus, Presence, Status, WorkerStatus},
 };
 
 impl Scheduler {
@@ -39,6 +39,12 @@ impl Scheduler {
                 entries: 0,
                 held_bytes: client.held,
                 module: client.module,
+                presence: match client {
+                    Client { has_left: true, .. } => Presence::Left,
+                    Client { away_until: Some(_), .. } => Presence::Away,
+                    _ => Presence::Here,
+                },
+                published: client.names,
                 counts,
             });
         }

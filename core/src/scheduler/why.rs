@@ -16,14 +16,19 @@ const MAX_KINDS: usize = 64;
 impl Scheduler {
     /// Which of a client's items wait, and why.
     pub(super) fn explain(&self, spans: &[Span]) -> Vec<Waiting> {
-        let (mut waiting, mut queued) = (0_u64, BTreeMap::<ShapeId, u64>::new());
+        let (mut waiting, mut resting, mut away) = (0_u64, 0_u64, 0_u64);
+        let mut queued = BTreeMap::<ShapeId, u64>::new();
         for span in spans {
             let Some(entry) = self.entries.get(&span.entry) else { continue };
-            let counts = entry.items.state_counts(span.first..span.first + span.count);
+            let range = span.first..span.first + span.count;
+            let counts = entry.items.state_counts(range.clone());
             waiting = waiting.saturating_add(counts.waiting);
-            if counts.queued > 0 {
+            let rests = entry.items.count_among(range.clone(), State::Resting);
+            resting = resting.saturating_add(rests);
+            away = away.saturating_add(entry.items.count_among(range, State::Away));
+            if counts.queued > rests {
                 let sum = queued.entry(entry.shape).or_default();
-                *sum = sum.saturating_add(counts.queued);
+                *sum = sum.saturating_add(counts.queued - rests);
             }
         }
         let inputs = Waiting {
@@ -32,18 +37,29 @@ impl Scheduler {
             why: "results of other calls that they read are not there yet".to_owned(),
         };
         let ready = queued.into_iter().filter_map(|(shape, items)| self.waiting(shape, items));
-        ready.chain((waiting > 0).then_some(inputs)).take(MAX_KINDS).collect()
+        let away = Waiting {
+            items: away,
+            requires: Requirements::NONE,
+            why: "the workers that have their results are away and may come back".to_owned(),
+        };
+        let others = [inputs, resting_ones(resting), away].into_iter().filter(|all| all.items > 0);
+        ready.chain(others).take(MAX_KINDS).collect()
     }
 
     /// Of the shapes that have most ready items, how many, and why they are not running.
     pub(super) fn all_queued(&self) -> Vec<Waiting> {
         let mut queued = BTreeMap::<ShapeId, u64>::new();
-        for entry in self.entries.values().filter(|entry| !entry.ready.is_empty()) {
-            *queued.entry(entry.shape).or_default() += entry.items.count(State::Queued);
+        let mut resting = 0_u64;
+        for entry in self.entries.values() {
+            resting += entry.resting.len() as u64;
+            if !entry.ready.is_empty() {
+                *queued.entry(entry.shape).or_default() += entry.items.count(State::Queued);
+            }
         }
         let mut queued: Vec<_> = queued.into_iter().collect();
         queued.sort_by_key(|&(_, items)| std::cmp::Reverse(items));
-        queued.into_iter().take(MAX_KINDS).filter_map(|(shape, items)| self.waiting(shape, items)).collect()
+        let ready = queued.into_iter().take(MAX_KINDS).filter_map(|(shape, items)| self.waiting(shape, items));
+        ready.chain((resting > 0).then(|| resting_ones(resting))).collect()
     }
 
     /// Says once of every set of requirements that nobody here meets.
@@ -70,6 +86,9 @@ impl Scheduler {
         if here.is_empty() {
             return "no worker is here".to_owned();
         }
+        if let Some(pressed) = pressed(&here) {
+            return pressed;
+        }
         if id == PLAIN {
             return busy(&here, "").unwrap_or_else(soon);
         }
@@ -79,6 +98,20 @@ impl Scheduler {
         }
         busy(&able, " that can run it").or_else(|| taken(&able, &shape.requires)).unwrap_or_else(soon)
     }
+}
+
+/// Items that are tried again later.
+fn resting_ones(items: u64) -> Waiting {
+    let why = "they failed, or their worker fell silent, and are tried again in a moment".to_owned();
+    Waiting { items, requires: Requirements::NONE, why }
+}
+
+/// If all workers are short of memory.
+fn pressed(workers: &[&Worker]) -> Option<String> {
+    workers.iter().all(|worker| worker.load.pressed).then(|| match workers.len() {
+        1 => "the only worker is short of memory, and takes one thing at a time".to_owned(),
+        count => format!("all {count} workers are short of memory, and take one thing at a time"),
+    })
 }
 
 /// Between two events, and while a first small batch measures how long its items take.

@@ -55,13 +55,13 @@ async fn serve_one(hub: &Hub, mut incoming: Incoming, peer: Peer) -> Result<(), 
 }
 
 async fn send_value(hub: &Hub, incoming: Incoming, key: Key, peer: Peer) -> Result<(), BlobError> {
-    let workers = match hub.find(key, peer) {
+    let (key, workers) = match hub.find(key, peer) {
         Source::Here(bytes, hash) => {
             let hash = hash.unwrap_or_else(|| Hash::of(&bytes));
             return incoming.found(bytes, hash).await;
         }
-        Source::Workers(workers) => workers,
-        Source::Nowhere => Vec::new(),
+        Source::Workers(key, workers) => (key, workers),
+        Source::Nowhere => (key, Vec::new()),
     };
     for worker in workers {
         match ask(&worker, &BlobRequest::Get { key, grant: None }, STALL).await {

@@ -17,10 +17,11 @@ use super::{
     blobs,
     hub::{Hub, Peer, Seat},
     operator::{self, OPERATORS},
+    sessions::Session,
 };
 use crate::{
     abi,
-    ids::{ClientId, WorkerId},
+    ids::{ClientId, Hash, WorkerId},
     net::{
         Ca,
         control::{self, ControlError, Inlet, Outbox, decode_one, read_frame, write_message},
@@ -31,8 +32,8 @@ use crate::{
     requirements::{name_fault, value_fault},
     scheduler::Event,
     wire::{
-        FromClient, FromWorker, Hello, HelloError, JoinReply, JoinRequest, PROTOCOL, Proof, Role, ToClient, ToWorker, Validate,
-        Welcome, WorkerHello,
+        self, FromClient, FromWorker, Hello, HelloError, JoinReply, JoinRequest, PROTOCOL, Proof, Role, ToClient, ToWorker,
+        Validate, Welcome, WorkerHello,
     },
 };
 
@@ -172,9 +173,13 @@ impl Gate {
             tracing::debug!(%from, role = ?bearer.role, "an operator is here");
             return operator::attend(Arc::clone(&self.hub), &connection, bearer.role, send, recv).await;
         }
+        if let (Some(claim @ wire::Session { client: Some(_), .. }), Some(module)) = (hello.session, hello.module) {
+            let guest = Guest { bearer, hello, send, recv };
+            return self.host_again(connection, from, guest, &claim, module).await;
+        }
         let Some(number) = self.hub.number() else { return turn_away(&connection, from, send).await };
         let name = hello.name;
-        match (hello.worker, hello.module) {
+        match (hello.worker, hello.module.zip(hello.session.map(|session| session.secret))) {
             (Some(mut worker), _) => {
                 let id = WorkerId(number);
                 tracing::info!(worker = %id, %from, name, slots = worker.slots, "a worker is here");
@@ -183,50 +188,85 @@ impl Gate {
                 let joined = Event::WorkerJoined { worker: id, who: bearer.identity, name: name.clone(), hello: worker };
                 let event = move |message: FromWorker| Event::FromWorker(id, message);
                 let refusal = |reason| ToWorker::Refused { reason };
-                self.attend(Peer::Worker(id), bearer, name, connection, send, recv, welcome, joined, event, refusal).await;
+                let outbox = Outbox::new();
+                let seat = Seat { who: bearer.identity, name, outbox: outbox.clone(), connection: connection.clone() };
+                self.hub.seat(Peer::Worker(id), seat, joined);
+                self.attend(Peer::Worker(id), connection, outbox, send, recv, welcome, event, refusal).await;
                 tracing::info!(worker = %id, "a worker is gone");
             }
-            (None, Some(module)) => {
+            (None, Some((module, secret))) => {
                 let id = ClientId(number);
                 tracing::info!(client = %id, %from, name, ?module, "a client is here");
-                let module_wanted = self.hub.modules.announce(module);
-                let welcome = Welcome::Client { id, credit: self.hub.credit(), module_wanted };
-                let joined = Event::ClientJoined { client: id, who: bearer.identity, module };
-                let event = move |message: FromClient| Event::FromClient(id, message);
-                let refusal = |reason| ToClient::Refused { reason };
-                self.attend(Peer::Client(id), bearer, name, connection, send, recv, welcome, joined, event, refusal).await;
-                self.hub.modules.withdraw(module);
-                tracing::info!(client = %id, "a client is gone");
+                let outbox = Outbox::new();
+                let seat =
+                    Seat { who: bearer.identity, name: name.clone(), outbox: outbox.clone(), connection: connection.clone() };
+                let module_wanted = self.hub.seat_client(id, seat, Session::new(bearer.identity, secret, name, module));
+                let welcome = Welcome::Client { id, credit: self.hub.credit(), applied: None, module_wanted };
+                self.attend_client(id, connection, outbox, send, recv, welcome).await;
             }
             // `check_hello` lets no such hello of another role through.
             (None, None) => Close::Protocol.close(&connection, "neither client nor worker"),
         }
     }
 
+    /// Lets a client go on that was here before.
+    async fn host_again(&self, connection: Connection, from: SocketAddr, guest: Guest, claim: &wire::Session, module: Hash) {
+        let Guest { bearer, hello, mut send, recv } = guest;
+        let outbox = Outbox::new();
+        let seat =
+            || Seat { who: bearer.identity, name: hello.name.clone(), outbox: outbox.clone(), connection: connection.clone() };
+        let Some((id, applied)) = self.hub.seat_again(bearer.identity, claim, seat) else {
+            tracing::warn!(%from, name = hello.name, "a client that wants to go on is not known");
+            // If it does not take the answer, it is gone, which is as well.
+            let _ = timeout(GREETING, reply(&mut send, &Err::<Welcome, _>(HelloError::Forgotten))).await;
+            return control::part(&connection, Close::Refused, "the client is not known").await;
+        };
+        tracing::info!(client = %id, %from, name = hello.name, "a client is here again");
+        let module_wanted = self.hub.modules.is_wanted(module);
+        let welcome = Welcome::Client { id, credit: self.hub.credit(), applied: Some(applied), module_wanted };
+        self.attend_client(id, connection, outbox, send, recv, welcome).await;
+    }
+
+    async fn attend_client(
+        &self,
+        id: ClientId,
+        connection: Connection,
+        outbox: Outbox,
+        send: SendStream,
+        recv: RecvStream,
+        welcome: Welcome,
+    ) {
+        let event = move |message: FromClient| Event::FromClient(id, message);
+        let refusal = |reason| ToClient::Refused { reason };
+        self.attend(Peer::Client(id), connection, outbox, send, recv, welcome, event, refusal).await;
+        tracing::info!(client = %id, "a client's connection is gone");
+    }
+
     #[allow(clippy::too_many_arguments, reason = "one call of two, which differ in all of these")]
     async fn attend<M: DeserializeOwned + Validate, R: Serialize>(
         &self,
         peer: Peer,
-        bearer: Bearer,
-        name: String,
         connection: Connection,
+        outbox: Outbox,
         mut send: SendStream,
         recv: RecvStream,
         welcome: Welcome,
-        joined: Event,
         event: impl Fn(M) -> Event,
         refusal: impl Fn(String) -> R,
     ) {
+        // What is said to it meanwhile comes after the welcome.
         if write_message(&mut send, &Ok::<_, HelloError>(welcome)).await.is_err() {
-            return;
+            return self.hub.leave(peer, &outbox, false);
         }
-        let outbox = Outbox::new();
-        let seat = Seat { who: bearer.identity, name, outbox: outbox.clone(), connection: connection.clone() };
-        self.hub.seat(peer, seat, joined);
         let streams = tokio::spawn(blobs::serve(Arc::clone(&self.hub), connection.clone(), peer));
         let writer = tokio::spawn(write(outbox.clone(), send, connection.clone()));
-        let ended = self.listen(peer, Inlet::new(recv), event).await;
-        self.hub.leave(peer);
+        let ended = self.listen(peer, &outbox, Inlet::new(recv), event).await;
+        // Who says farewell, or breaks the protocol, does not come back.
+        let is_farewell = match &ended {
+            Ok(()) => true,
+            Err(error) => error.is_violation() || Close::is_final(connection.close_reason()),
+        };
+        self.hub.leave(peer, &outbox, is_farewell);
         match ended {
             Ok(()) => Close::Done.close(&connection, ""),
             Err(error) if error.is_violation() => {
@@ -248,19 +288,20 @@ impl Gate {
     async fn listen<M: DeserializeOwned + Validate>(
         &self,
         peer: Peer,
+        outbox: &Outbox,
         mut inlet: Inlet,
         event: impl Fn(M) -> Event,
     ) -> Result<(), ControlError> {
         let mut batch = Vec::new();
         while inlet.read(&mut batch).await? {
-            self.hub.feed(peer, batch.drain(..).map(&event));
+            self.hub.feed(peer, outbox, batch.drain(..).map(&event));
         }
         Ok(())
     }
 }
 
 /// Answers a request for a certificate: for a token, or for the certificate that the peer showed.
-fn certify(ca: &Ca, frame: &[u8], shown: Option<Bearer>, now: SystemTime) -> Result<(Bearer, JoinReply), HelloError> {
+pub(super) fn certify(ca: &Ca, frame: &[u8], shown: Option<Bearer>, now: SystemTime) -> Result<(Bearer, JoinReply), HelloError> {
     check_version(frame)?;
     let JoinRequest { role, proof, csr, .. } = decode_one(frame).map_err(malformed)?;
     match proof {
@@ -306,7 +347,7 @@ fn check_version(frame: &[u8]) -> Result<(), HelloError> {
     if theirs == PROTOCOL { Ok(()) } else { Err(HelloError::Version { ours: PROTOCOL, theirs }) }
 }
 
-fn check_hello(frame: &[u8], bearer: Option<Bearer>) -> Result<(Bearer, Hello), HelloError> {
+pub(super) fn check_hello(frame: &[u8], bearer: Option<Bearer>) -> Result<(Bearer, Hello), HelloError> {
     check_version(frame)?;
     let hello: Hello = decode_one(frame).map_err(malformed)?;
     let bearer = bearer.ok_or(HelloError::Role)?;
@@ -319,6 +360,7 @@ fn check_hello(frame: &[u8], bearer: Option<Bearer>) -> Result<(Bearer, Hello), 
         _ if hello.operator => return Err(HelloError::Role),
         (Role::Operator, _, _) | (Role::Client, Some(_), _) | (Role::Worker, None, _) => return Err(HelloError::Role),
         (Role::Client, None, None) => return Err(malformed("a client without a module")),
+        (Role::Client, None, Some(_)) if hello.session.is_none() => return Err(malformed("a client without a session")),
         (Role::Worker, Some(worker), _) if worker.slots == 0 => return Err(malformed("a worker without slots")),
         (Role::Worker, Some(WorkerHello { labels, resources, .. }), _) => {
             if labels.len() + resources.len() > LABELS {

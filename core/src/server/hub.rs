@@ -9,16 +9,26 @@ use quinn::Connection;
 use serde::Serialize;
 use tokio::{
     sync::Notify,
+    task::JoinSet,
     time::{Instant, sleep_until},
 };
 
-use super::{ServerSettings, machine::Machine, modules::Modules};
+use super::{
+    ServerSettings,
+    machine::Machine,
+    modules::Modules,
+    probe,
+    sessions::{Session, Sessions},
+};
 use crate::{
     codec::Span,
     ids::{ClientId, Hash, Identity, Key, WorkerId},
     net::{Ca, Reserved, Room, control::Outbox, transport::Close},
-    scheduler::{Action, Event, Location, Status},
-    wire::operator::{Failures, OperatorRefusal, Tasks},
+    scheduler::{Action, Departure, Event, Location, Status},
+    wire::{
+        self, ToClient,
+        operator::{Failures, OperatorRefusal, Tasks},
+    },
 };
 
 /// One of the two kinds of peers, by number.
@@ -49,7 +59,8 @@ impl Seat {
 /// A value's bytes, wherever they are.
 pub(super) enum Source {
     Here(Bytes, Option<Hash>),
-    Workers(Vec<Connection>),
+    /// These workers have it, and know it by that name.
+    Workers(Key, Vec<Connection>),
     Nowhere,
 }
 
@@ -71,23 +82,39 @@ pub(super) struct Hub {
     state: Mutex<State>,
     /// The deadline has moved nearer.
     sooner: Notify,
-    pub(super) modules: Modules,
+    /// There are silent workers.
+    silence: Notify,
+    pub(super) modules: Arc<Modules>,
 }
 
 struct State {
     machine: Box<dyn Machine>,
     seats: HashMap<Peer, Seat>,
+    sessions: Sessions,
+    modules: Arc<Modules>,
     seated: u64,
     held: HashMap<Key, Held>,
     /// What the timer waits for.
     deadline: Option<Duration>,
+    /// Workers whose processes are to be looked for.
+    silent: Vec<WorkerId>,
     actions: Vec<Action>,
 }
 
 impl Hub {
     pub(super) fn new(settings: ServerSettings, machine: Box<dyn Machine>) -> Self {
-        let state =
-            State { machine, seats: HashMap::new(), seated: 0, held: HashMap::new(), deadline: None, actions: Vec::new() };
+        let modules = Arc::new(Modules::default());
+        let state = State {
+            machine,
+            seats: HashMap::new(),
+            sessions: Sessions::default(),
+            modules: Arc::clone(&modules),
+            seated: 0,
+            held: HashMap::new(),
+            deadline: None,
+            silent: Vec::new(),
+            actions: Vec::new(),
+        };
         Self {
             ca: settings.ca,
             heartbeat: settings.config.lease / 5,
@@ -97,7 +124,8 @@ impl Hub {
             epoch: Instant::now(),
             state: Mutex::new(state),
             sooner: Notify::new(),
-            modules: Modules::default(),
+            silence: Notify::new(),
+            modules,
         }
     }
 
@@ -120,9 +148,9 @@ impl Hub {
             worker.address = state.seats.get(&Peer::Worker(worker.id)).map(Seat::address);
         }
         for client in &mut status.clients {
-            if let Some(seat) = state.seats.get(&Peer::Client(client.id)) {
-                client.address = Some(seat.address());
-                client.name.clone_from(&seat.name);
+            client.address = state.seats.get(&Peer::Client(client.id)).map(Seat::address);
+            if let Some(session) = state.sessions.get(client.id) {
+                client.name.clone_from(&session.name);
             }
         }
         status.modules = self.modules.list();
@@ -164,7 +192,9 @@ impl Hub {
     /// A number that no peer had before; `None` if there are too many peers.
     pub(super) fn number(&self) -> Option<u64> {
         let mut state = self.state.lock();
-        (state.seats.len() < self.max_peers).then(|| {
+        // Clients without a connection count: what is kept of them is bounded by this.
+        let workers = state.seats.keys().filter(|peer| matches!(peer, Peer::Worker(_))).count();
+        (workers + state.sessions.len() < self.max_peers).then(|| {
             state.seated += 1;
             state.seated
         })
@@ -178,6 +208,34 @@ impl Hub {
         self.handle(state, [joined].into_iter().chain(revoked.then(|| expulsion(peer))));
     }
 
+    /// Lets a new client take part; whether its module is wanted.
+    pub(super) fn seat_client(&self, client: ClientId, seat: Seat, session: Session) -> bool {
+        let joined = Event::ClientJoined { client, who: session.who, module: session.module };
+        let is_wanted = self.modules.announce(session.module);
+        self.state.lock().sessions.open(client, session);
+        self.seat(Peer::Client(client), seat, joined);
+        is_wanted
+    }
+
+    /// Lets a client that says to be one from before go on in this seat, if it is, instead of in the one that it had. Gives its number, and
+    /// how many of its messages were taken in.
+    pub(super) fn seat_again(
+        &self,
+        who: Identity,
+        claim: &wire::Session,
+        seat: impl FnOnce() -> Seat,
+    ) -> Option<(ClientId, u64)> {
+        let mut state = self.state.lock();
+        let client = state.sessions.find(who, claim).filter(|&client| state.machine.knows(client))?;
+        let applied = state.sessions.get(client)?.applied;
+        if let Some(old) = state.seats.insert(Peer::Client(client), seat()) {
+            Close::Again.close(&old.connection, "the client is here on another connection");
+        }
+        let revoked = self.ca.is_revoked(who).then(|| expulsion(Peer::Client(client)));
+        self.handle(state, [Event::ClientReturned { client }].into_iter().chain(revoked));
+        Some((client, applied))
+    }
+
     /// The identity of a worker that is here.
     pub(super) fn identity(&self, worker: WorkerId) -> Option<Identity> {
         self.state.lock().seats.get(&Peer::Worker(worker)).map(|seat| seat.who)
@@ -187,30 +245,65 @@ impl Hub {
     pub(super) fn expel(&self, who: Identity) -> Vec<Connection> {
         let state = self.state.lock();
         let here = state.seats.iter().filter(|(_, seat)| seat.who == who);
-        let (peers, connections): (Vec<_>, Vec<_>) = here.map(|(&peer, seat)| (peer, seat.connection.clone())).unzip();
+        let (mut peers, connections): (Vec<_>, Vec<_>) = here.map(|(&peer, seat)| (peer, seat.connection.clone())).unzip();
+        let away = state.sessions.of(who).map(Peer::Client).filter(|peer| !state.seats.contains_key(peer));
+        peers.extend(away);
         self.handle(state, peers.into_iter().map(expulsion));
         connections
     }
 
-    /// A peer is gone.
-    pub(super) fn leave(&self, peer: Peer) {
+    /// The connection of the peer with that outbox is gone; whether it has left for good. A client that is here on another connection does
+    /// not notice.
+    pub(super) fn leave(&self, peer: Peer, outbox: &Outbox, is_farewell: bool) {
         let mut state = self.state.lock();
-        state.seats.remove(&peer);
+        if state.seats.get(&peer).is_some_and(|seat| !seat.outbox.is(outbox)) {
+            return;
+        }
+        // One without a seat was shown the door.
+        let has_seat = state.seats.remove(&peer).is_some();
         let left = match peer {
-            Peer::Client(client) => {
-                state.forget(|key| key.entry.client == client);
-                Event::ClientLeft { client }
+            Peer::Client(client) if is_farewell || !has_seat => Event::ClientLeft { client },
+            Peer::Client(client) => Event::ClientLost { client },
+            Peer::Worker(worker) => {
+                let departure = if is_farewell { Departure::Left } else { Departure::Lost };
+                Event::WorkerLeft { worker, departure }
             }
-            Peer::Worker(worker) => Event::WorkerLeft { worker },
         };
         self.handle(state, [left]);
     }
 
-    /// Has what a peer said handled; nothing of one that has been shown the door.
-    pub(super) fn feed(&self, peer: Peer, events: impl IntoIterator<Item = Event>) {
-        let state = self.state.lock();
-        if state.seats.contains_key(&peer) {
-            self.handle(state, events);
+    /// A worker whose connection is still there turned out to have died.
+    fn bury(&self, worker: WorkerId) {
+        let mut state = self.state.lock();
+        if state.seats.remove(&Peer::Worker(worker)).is_some() {
+            self.handle(state, [Event::WorkerLeft { worker, departure: Departure::Died }]);
+        }
+    }
+
+    /// A worker's process has ended.
+    pub(super) fn worker_died(&self, incarnation: u64) {
+        self.handle(self.state.lock(), [Event::WorkerDied { incarnation }]);
+    }
+
+    /// Has what the peer with that outbox said handled; nothing of one that has been shown the door, or is here on another connection.
+    pub(super) fn feed(&self, peer: Peer, outbox: &Outbox, events: impl ExactSizeIterator<Item = Event>) {
+        let mut state = self.state.lock();
+        if !state.seats.get(&peer).is_some_and(|seat| seat.outbox.is(outbox)) {
+            return;
+        }
+        if let Peer::Client(client) = peer {
+            state.sessions.count(client, events.len() as u64);
+        }
+        self.handle(state, events);
+    }
+
+    /// Breaks the connections of all clients that are here.
+    #[cfg(test)]
+    pub(super) fn cut(&self) {
+        for (peer, seat) in &self.state.lock().seats {
+            if matches!(peer, Peer::Client(_)) {
+                Close::Again.close(&seat.connection, "cut");
+            }
         }
     }
 
@@ -229,13 +322,14 @@ impl Hub {
         let state = self.state.lock();
         match state.machine.locate(key) {
             Location::Inline(bytes) => Source::Here(bytes, None),
-            Location::Held => match state.held.get(&key) {
+            Location::Held => match state.held.get(&state.machine.origin(key)) {
                 Some(held) => Source::Here(held.bytes.clone(), Some(held.hash)),
                 None => Source::Nowhere,
             },
             Location::Workers(workers) => {
                 let others = workers.into_iter().map(Peer::Worker).filter(|&worker| worker != asking);
-                Source::Workers(others.filter_map(|worker| Some(state.seats.get(&worker)?.connection.clone())).collect())
+                let key = state.machine.origin(key);
+                Source::Workers(key, others.filter_map(|worker| Some(state.seats.get(&worker)?.connection.clone())).collect())
             }
             Location::Nowhere => Source::Nowhere,
         }
@@ -244,7 +338,7 @@ impl Hub {
     /// Ticks when the state machine wants it.
     pub(super) async fn run_timer(self: Arc<Self>) {
         loop {
-            let deadline = self.state.lock().deadline.map(|deadline| self.epoch + deadline);
+            let deadline = self.state.lock().deadline.and_then(|deadline| self.epoch.checked_add(deadline));
             let due = async {
                 match deadline {
                     Some(deadline) => sleep_until(deadline).await,
@@ -269,6 +363,30 @@ impl Hub {
         }
     }
 
+    /// Looks for the processes of workers that the state machine named.
+    pub(super) async fn run_probes(self: Arc<Self>) {
+        let mut probes = JoinSet::new();
+        loop {
+            self.silence.notified().await;
+            let silent: Vec<_> = {
+                let mut state = self.state.lock();
+                let silent = std::mem::take(&mut state.silent);
+                silent.into_iter().filter_map(|id| Some((id, state.seats.get(&Peer::Worker(id))?.connection.clone()))).collect()
+            };
+            for (worker, connection) in silent {
+                let hub = Arc::clone(&self);
+                probes.spawn(async move {
+                    if probe::is_gone(&connection).await {
+                        tracing::warn!(%worker, "a worker is silent, and its process is gone");
+                        hub.bury(worker);
+                        Close::Done.close(&connection, "its process is gone");
+                    }
+                });
+            }
+            while probes.try_join_next().is_some() {}
+        }
+    }
+
     fn handle(&self, mut state: MutexGuard<'_, State>, events: impl IntoIterator<Item = Event>) {
         let now = self.epoch.elapsed();
         let state = &mut *state;
@@ -276,6 +394,9 @@ impl Hub {
             state.machine.handle(now, event, &mut state.actions);
         }
         state.carry_out();
+        if !state.silent.is_empty() {
+            self.silence.notify_one();
+        }
         let next = state.machine.next_deadline();
         if next.is_some_and(|next| state.deadline.is_none_or(|deadline| next < deadline)) {
             state.deadline = next;
@@ -290,17 +411,33 @@ impl State {
         let mut last: Option<Outbox> = None;
         for action in actions.drain(..) {
             match action {
-                Action::ToClient(client, message) => self.tell(Peer::Client(client), &message, &mut last),
+                Action::ToClient(client, message) => {
+                    self.tell(Peer::Client(client), &message, &mut last);
+                    self.acknowledge(client, matches!(message, ToClient::Credit { .. }), &mut last);
+                }
                 Action::ToWorker(worker, message) => self.tell(Peer::Worker(worker), &message, &mut last),
                 Action::Drop(span) => self.forget(|key| covers(&span, key)),
                 Action::DisconnectClient(client) => self.dismiss(Peer::Client(client)),
                 Action::DisconnectWorker(worker) => self.dismiss(Peer::Worker(worker)),
+                Action::Probe(worker) => self.silent.push(worker),
+                Action::ForgetClient(client) => {
+                    if let Some(session) = self.sessions.close(client) {
+                        self.modules.withdraw(session.module);
+                    }
+                }
             }
         }
         if let Some(last) = last {
             last.flush();
         }
         self.actions = actions;
+    }
+
+    /// Tells a client how many of its messages were taken in, now and then; at the next occasion if it is `due`. Only here.
+    fn acknowledge(&mut self, client: ClientId, due: bool, last: &mut Option<Outbox>) {
+        if let Some(messages) = self.sessions.tell(client, due) {
+            self.tell(Peer::Client(client), &ToClient::Applied { messages }, last);
+        }
     }
 
     /// Queues a message. Writers are woken when the next message is for somebody else: a run of them goes into one frame.

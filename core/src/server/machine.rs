@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     codec::Span,
-    ids::Key,
+    ids::{ClientId, Key},
     scheduler::{Action, Event, Location, Scheduler, Status},
     wire::operator::{Failures, OperatorRefusal, Tasks},
 };
@@ -12,7 +12,9 @@ use crate::{
 /// The state machine, as [`crate::scheduler`] describes it.
 pub(super) trait Machine: Send {
     fn handle(&mut self, now: Duration, event: Event, actions: &mut Vec<Action>);
+    fn knows(&self, client: ClientId) -> bool;
     fn next_deadline(&self) -> Option<Duration>;
+    fn origin(&self, key: Key) -> Key;
     fn locate(&self, key: Key) -> Location;
     fn status(&self) -> Status;
     fn tasks(&self, now: Duration, limit: usize) -> Tasks;
@@ -25,8 +27,16 @@ impl Machine for Scheduler {
         Scheduler::handle(self, now, event, actions);
     }
 
+    fn knows(&self, client: ClientId) -> bool {
+        Scheduler::knows(self, client)
+    }
+
     fn next_deadline(&self) -> Option<Duration> {
         Scheduler::next_deadline(self)
+    }
+
+    fn origin(&self, key: Key) -> Key {
+        Scheduler::origin(self, key)
     }
 
     fn locate(&self, key: Key) -> Location {

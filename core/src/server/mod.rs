@@ -12,6 +12,10 @@ mod machine;
 mod members;
 mod modules;
 mod operator;
+mod probe;
+mod sessions;
+#[doc(hidden)]
+pub mod strangers;
 #[cfg(test)]
 mod tests;
 
@@ -139,6 +143,12 @@ impl SchedulerServer {
         self.hub.status()
     }
 
+    /// Says that a worker's process has ended: whoever started it knows at once, the scheduler itself only when it has been silent for a
+    /// while. `incarnation` is the number that the process gave itself, or was given.
+    pub fn worker_died(&self, incarnation: u64) {
+        self.hub.worker_died(incarnation);
+    }
+
     /// Ends it: every peer is told, then connections, threads and socket are gone. Idempotent.
     pub fn shutdown(&self) {
         self.background.stop();
@@ -149,6 +159,7 @@ async fn serve(endpoint: &Endpoint, gate: Arc<Gate>, mut stop: Stop) {
     let strangers = Arc::new(Semaphore::new(STRANGERS));
     let mut tasks = JoinSet::new();
     tasks.spawn(Arc::clone(gate.hub()).run_timer());
+    tasks.spawn(Arc::clone(gate.hub()).run_probes());
     loop {
         let incoming = tokio::select! {
             incoming = endpoint.accept() => incoming,
@@ -163,7 +174,9 @@ async fn serve(endpoint: &Endpoint, gate: Arc<Gate>, mut stop: Stop) {
         }
         while tasks.try_join_next().is_some() {}
     }
-    endpoint.close(Close::Shutdown.code(), b"the scheduler is shutting down");
+    // Nobody needs to wait for a cluster that will not be there again.
+    let close = if gate.hub().ca().is_kept() { Close::Shutdown } else { Close::Done };
+    endpoint.close(close.code(), b"the scheduler is shutting down");
     // A peer that is gone does not answer, which is no reason to wait.
     let _ = timeout(FAREWELL, endpoint.wait_idle()).await;
 }

@@ -63,6 +63,11 @@ impl Modules {
         entry.bytes.is_none()
     }
 
+    /// Whether a module that was announced should be uploaded.
+    pub(super) fn is_wanted(&self, hash: Hash) -> bool {
+        self.shelf.lock().modules.get(&hash).is_none_or(|entry| entry.bytes.is_none())
+    }
+
     /// That client has left.
     pub(super) fn withdraw(&self, hash: Hash) {
         let mut shelf = self.shelf.lock();

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::blob::Place;
 use crate::{
-    Options, Requirements, TaskError,
+    Options, PublishError, Requirements, TaskError,
     codec::{Args, Run, Span},
     ids::{Hash, TaskId},
 };
@@ -21,7 +21,8 @@ pub struct CallSpec {
     pub options: Options,
 }
 
-/// A client's message. `seq` numbers the client's entries and must ascend from one [`Call`](FromClient::Call),
+/// A client's message. A client's messages are numbered from 1, over all its connections, without a number in any of them:
+/// [`ToClient::Applied`] and [`super::Welcome::Client`] say how many were taken in. `seq` numbers the client's entries and must ascend from one [`Call`](FromClient::Call),
 /// [`Map`](FromClient::Map) or [`Data`](FromClient::Data) to the next. Holes may name only keys of other entries that this client has
 /// made by then: those of a map's items also entries that are later than the map.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,6 +103,52 @@ pub enum FromClient {
         /// The items.
         spans: Vec<Span>,
     },
+    /// The client, which has returned, still keeps this data for an upload: [`ToClient::Upload`] or [`ToClient::Taken`] is the answer.
+    Offer {
+        /// The entry.
+        seq: u64,
+    },
+    /// These items are to run to their end even if the client leaves.
+    Detach {
+        /// The items.
+        span: Span,
+    },
+    /// These items are to be had by any client under a name, and kept until that is taken back.
+    Publish {
+        /// Chosen by the client, returned in [`ToClient::Named`].
+        query: u64,
+        /// The name.
+        name: String,
+        /// What they are for the program, which asks for the same to get them.
+        kind: String,
+        /// The items.
+        span: Span,
+    },
+    /// A name is to stand for nothing any more.
+    Unpublish {
+        /// The name.
+        name: String,
+    },
+    /// What is published under this name?
+    LookUp {
+        /// Chosen by the client, returned in [`ToClient::Named`].
+        query: u64,
+        /// The name.
+        name: String,
+        /// What it should be.
+        kind: String,
+    },
+    /// A new entry: the items that are published under this name.
+    TakeUp {
+        /// Its number.
+        seq: u64,
+        /// The name.
+        name: String,
+        /// What they should be.
+        kind: String,
+        /// How many there should be; if there are not any more, so many are cancelled.
+        count: u64,
+    },
     /// The client is leaving: forget everything that is its own.
     Bye,
 }
@@ -135,7 +182,7 @@ pub struct Waiting {
 }
 
 /// A message to a client. An item is reported once as done, stored, failed or cancelled, and then again only after
-/// [`ToClient::Lost`].
+/// [`ToClient::Lost`], or when the client returns on another connection: it may have missed anything then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToClient {
     /// Consecutive items finished; here are their results.
@@ -188,10 +235,21 @@ pub enum ToClient {
         /// Where to; `None` for the scheduler.
         place: Option<Place>,
     },
-    /// This many more bytes of arguments may be sent (see [`super::Welcome::Client`]).
+    /// The data is not needed for an upload any more: it was uploaded, or nobody wants it.
+    Taken {
+        /// The entry.
+        seq: u64,
+    },
+    /// So many bytes of arguments may be sent in the life of the client, those included that were sent (see
+    /// [`super::Welcome::Client`]). A total, so that none is lost with a message, and none counts twice.
     Credit {
         /// Bytes.
-        bytes: u64,
+        total: u64,
+    },
+    /// So many of the client's messages were taken in, and need not be kept for another connection. Said now and then.
+    Applied {
+        /// How many, of all.
+        messages: u64,
     },
     /// The answer to [`FromClient::Count`].
     Counts {
@@ -199,6 +257,13 @@ pub enum ToClient {
         query: u64,
         /// How many are in each state.
         counts: StateCounts,
+    },
+    /// The answer to [`FromClient::Publish`] and [`FromClient::LookUp`].
+    Named {
+        /// The client's number.
+        query: u64,
+        /// How many items the name stands for.
+        items: Result<u64, PublishError>,
     },
     /// The answer to [`FromClient::Explain`].
     Explained {

@@ -33,6 +33,7 @@ pub enum FrameError {
 pub struct Frames {
     bytes: Vec<u8>,
     open: Option<usize>,
+    messages: u64,
 }
 
 impl Frames {
@@ -60,6 +61,7 @@ impl Frames {
         if self.bytes.len() - header > FULL_FRAME {
             self.close();
         }
+        self.messages += 1;
         Ok(())
     }
 
@@ -75,11 +77,12 @@ impl Frames {
         self.bytes.len()
     }
 
-    /// Takes the finished frames out, into the emptied `buffer`.
-    pub fn take_into(&mut self, buffer: &mut Vec<u8>) {
+    /// Takes the finished frames out, into the emptied `buffer`; gives the number of messages in them.
+    pub fn take_into(&mut self, buffer: &mut Vec<u8>) -> u64 {
         self.close();
         buffer.clear();
         std::mem::swap(buffer, &mut self.bytes);
+        std::mem::take(&mut self.messages)
     }
 
     fn close(&mut self) {

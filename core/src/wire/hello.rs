@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Version of the protocol: of every message in this module's parent, and of frames and blobs.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// What a peer may do. A token and a certificate each carry one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -76,8 +76,19 @@ pub struct Hello {
     pub worker: Option<WorkerHello>,
     /// Of a client: its program's module, which it will upload if asked.
     pub module: Option<Hash>,
+    /// Of a client.
+    pub session: Option<Session>,
     /// Whether it comes to ask and to manage. An operator does nothing else; a client may ask how things stand.
     pub operator: bool,
+}
+
+/// What a client can be known by when it comes again on another connection, besides its certificate's identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// Drawn by the client when it connects for the first time: several may have one certificate.
+    pub secret: [u8; 16],
+    /// Its number, if it has one from an earlier connection and wants to go on.
+    pub client: Option<ClientId>,
 }
 
 /// What a worker tells of itself.
@@ -97,6 +108,11 @@ pub struct WorkerHello {
     pub labels: Vec<(String, String)>,
     /// Named resources, sorted by name.
     pub resources: Vec<(String, u64)>,
+    /// Names the worker's process: a random number, the same each time that the process joins.
+    pub incarnation: u64,
+    /// Values that it has from before. It names them first of all, by [`FromWorker::Holds`](super::FromWorker::Holds), and then says
+    /// [`FromWorker::Registered`](super::FromWorker::Registered); until then it is given nothing to do.
+    pub keeps: u64,
 }
 
 /// The scheduler's answer to [`Hello`].
@@ -106,8 +122,10 @@ pub enum Welcome {
     Client {
         /// Its number, for the keys of its entries.
         id: ClientId,
-        /// Bytes of arguments that it may send before more are granted.
+        /// Bytes of arguments that it may send before more are granted; of no meaning to one that goes on.
         credit: u64,
+        /// Of a client that goes on: how many of its messages were taken in. The rest are to be sent again.
+        applied: Option<u64>,
         /// Whether the scheduler needs its module.
         module_wanted: bool,
     },
@@ -165,6 +183,9 @@ pub enum HelloError {
         /// Why not.
         reason: String,
     },
+    /// A client wants to go on that is not known, or not any more.
+    #[error("this client is not known here any more")]
+    Forgotten,
     /// No more peers are taken.
     #[error("the scheduler has as many peers as it takes")]
     Full,

@@ -17,11 +17,11 @@ mod worker;
 
 pub use client::{CallSpec, FromClient, StateCounts, ToClient, Waiting};
 pub use frame::{FrameError, Frames, MAX_FRAME, decode_all};
-pub use hello::{Hello, HelloError, JoinReply, JoinRequest, PROTOCOL, Proof, Role, Welcome, WorkerHello};
+pub use hello::{Hello, HelloError, JoinReply, JoinRequest, PROTOCOL, Proof, Role, Session, Welcome, WorkerHello};
 pub use inputs::{Filled, Inputs, Wanted};
 pub use log::{LINE_BYTES, LOG_BYTES, LogLine, LogQuery, LogStream};
-pub(crate) use validate::NAME_BYTES;
 pub use validate::Validate;
+pub(crate) use validate::{KIND_BYTES, NAME_BYTES};
 pub use worker::{Assignment, FromWorker, Input, InputPlace, ItemError, Load, Outcome, Stored, ToWorker};
 
 /// A value of at most this many bytes rides along in messages; a larger one stays where it is and is fetched as a blob.

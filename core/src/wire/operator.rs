@@ -189,8 +189,23 @@ pub struct ClientStatus {
     pub held_bytes: u64,
     /// Its program's module.
     pub module: Hash,
+    /// Whether it is here.
+    pub presence: Presence,
+    /// Names under which results of it are published.
+    pub published: u32,
     /// Its items in each state.
     pub counts: StateCounts,
+}
+
+/// Whether a client is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Presence {
+    /// It is.
+    Here,
+    /// Its connection broke, and it may come back.
+    Away,
+    /// It has left, and something of it is still wanted: detached, published, or taken up by another client.
+    Left,
 }
 
 /// A module, for people.

@@ -32,12 +32,26 @@ impl Validate for FromClient {
             Self::Data { bytes: Some(bytes), len, .. } => {
                 check(bytes.len() as u64 == *len, "data of another length than announced")
             }
-            Self::Release { span } | Self::Cancel { span } => span_ends(span),
+            Self::Release { span } | Self::Cancel { span } | Self::Detach { span } => span_ends(span),
+            Self::Publish { kind, span, .. } => span_ends(span).and_then(|()| kind_is_short(kind)),
+            Self::LookUp { kind, .. } | Self::TakeUp { kind, .. } => kind_is_short(kind),
             Self::Count { spans, .. } | Self::Explain { spans, .. } => spans.iter().try_for_each(span_ends),
             Self::Unreachable { index, .. } => check(*index < u64::MAX, "an index without a successor"),
-            Self::Close { .. } | Self::Data { bytes: None, .. } | Self::UploadFailed { .. } | Self::Bye => Ok(()),
+            Self::Close { .. }
+            | Self::Data { bytes: None, .. }
+            | Self::UploadFailed { .. }
+            | Self::Offer { .. }
+            | Self::Unpublish { .. }
+            | Self::Bye => Ok(()),
         }
     }
+}
+
+/// Bytes of what published results are said to be.
+pub(crate) const KIND_BYTES: usize = 1024;
+
+fn kind_is_short(kind: &str) -> Result<(), &'static str> {
+    check(kind.len() <= KIND_BYTES, "what published results are said to be is longer than 1024 bytes")
 }
 
 impl Validate for ToClient {
@@ -68,7 +82,7 @@ impl Validate for ToWorker {
             Self::Assign(assignment) => self::assignment(assignment),
             Self::Cancel { first, count, .. } => check(first.checked_add(*count).is_some(), "items past the last index"),
             Self::Free { spans } => spans.iter().try_for_each(span_ends),
-            Self::Recall { .. } | Self::Drain | Self::Refused { .. } => Ok(()),
+            Self::Recall { .. } | Self::Replicate { .. } | Self::Drain | Self::Leave | Self::Refused { .. } => Ok(()),
         }
     }
 }

@@ -60,7 +60,6 @@ pub enum InputPlace {
 }
 
 /// A message to a worker.
-#[expect(clippy::large_enum_variant, reason = "nearly all of them are assignments")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToWorker {
     /// Run this.
@@ -85,8 +84,21 @@ pub enum ToWorker {
         /// Whose.
         spans: Vec<Span>,
     },
-    /// Finish what is running, return the rest, and leave.
+    /// Get a copy of this value, and say so by [`FromWorker::Holds`], or by [`FromWorker::Unreplicated`].
+    Replicate {
+        /// Its key.
+        key: Key,
+        /// Length in bytes.
+        len: u64,
+        /// Hash.
+        hash: Hash,
+        /// Workers that have it, best first.
+        places: Vec<Place>,
+    },
+    /// Finish what is running, return the rest, and leave when told to ([`ToWorker::Leave`]).
     Drain,
+    /// Others have what only this worker had, as far as they could take it: it leaves once nothing runs.
+    Leave,
     /// The worker broke the protocol or lost its right to be here; the connection ends after this.
     Refused {
         /// What it did.
@@ -139,6 +151,8 @@ pub struct Load {
     pub used_bytes: u64,
     /// Slots that are busy.
     pub busy: u32,
+    /// Whether memory is short for now, which will end by itself: it had better get no more work until then.
+    pub pressed: bool,
 }
 
 /// A worker's message.
@@ -175,8 +189,16 @@ pub enum FromWorker {
         /// Hash.
         hash: Hash,
     },
+    /// All values that the worker had when it joined are named: whatever else it may have had is gone.
+    Registered,
+    /// A copy that was asked for ([`ToWorker::Replicate`]) could not be had, or there is no room for it.
+    Unreplicated {
+        /// Its key.
+        key: Key,
+    },
     /// Alive, and how it is.
     Heartbeat(Load),
-    /// The worker takes no more work, will return what it has not started, finish what it has, and leave.
+    /// The worker takes no more work, will return what it has not started, finish what it has, and leave when it is told that its
+    /// values are in others' hands ([`ToWorker::Leave`]).
     Draining,
 }

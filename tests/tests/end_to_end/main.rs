@@ -1,11 +1,14 @@
 //! End to end: the same program in its own process, natively, and over real QUIC in real sandboxes. Every test in `both` runs both ways
 //! and wants equal results; `fleet` has what only a fleet can do,
-//! `owner` what a worker's owner says of it.
+//! `owner` what a worker's owner says of it, `sessions` what becomes of clients that are cut off or leave.
 
 mod both;
 mod fleet;
 mod owner;
 mod requires;
+// It looks on from outside, through a network.
+#[cfg(not(target_family = "wasm"))]
+mod sessions;
 mod tasks;
 
 use std::sync::OnceLock;

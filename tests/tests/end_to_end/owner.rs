@@ -1,9 +1,17 @@
 //! What a worker's owner allows: grants and caps, all the way from a worker's settings to a program's error.
 
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
 use quicsand::{Client, ConnectError, Error, TaskErrorKind};
 use quicsand_worker::LocalCluster;
 
 use crate::{MODULE, fleet, tasks::*};
+
+/// Whoever waits so long has found a hang.
+const LONG: Duration = Duration::from_secs(60);
 
 /// A cluster of one worker with these settings, and a client of it.
 fn owned(settings: &[(&str, &str)]) -> (Client, LocalCluster) {
@@ -88,6 +96,71 @@ fn a_module_that_is_too_large_for_the_owner_is_refused() {
     let error = failure(client.submit(inc, 1).result());
     assert_eq!(error.kind, TaskErrorKind::Module);
     assert!(error.to_string().contains("the worker's owner allows 10KiB (--module-limit)"), "{error}");
+}
+
+/// Files below a directory.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let entries = |dir: &Path| std::fs::read_dir(dir).expect("is there").map(|entry| entry.expect("an entry").path());
+    entries(dir).flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+const MIB: usize = 1 << 20;
+
+#[test]
+fn results_beyond_memory_go_to_disk_and_come_back() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let place = dir.path().display().to_string();
+    let settings = [("hold-limit", "4MiB"), ("spill-dir", &*place), ("spill-limit", "64MiB")];
+    let (client, cluster) = owned(&settings);
+    let results = client.map(repeat, (0..16).map(|byte| (byte, MIB)));
+    let lengths: Vec<_> = results.iter().map(|result| client.submit(length, &result)).collect();
+    assert_eq!(client.gather(lengths).expect("inputs come back"), [MIB; 16]);
+    assert!(files(dir.path()).len() >= 8, "{:?}", files(dir.path()));
+    for (byte, result) in (0..16).zip(client.gather(&results).expect("values come back")) {
+        assert!(result == vec![byte; MIB], "{byte}");
+    }
+    drop(results);
+    let deadline = Instant::now() + LONG;
+    while !files(dir.path()).is_empty() {
+        assert!(Instant::now() < deadline, "released values leave files: {:?}", files(dir.path()));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let again = client.gather(client.map(repeat, (0..8).map(|byte| (byte, MIB)))).expect("there is room again");
+    assert_eq!(again.len(), 8);
+    drop((client, cluster));
+    assert_eq!(std::fs::read_dir(dir.path()).expect("is there").count(), 0, "a worker that leaves leaves nothing");
+}
+
+#[test]
+fn damaged_files_are_lost_results() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let place = dir.path().display().to_string();
+    let (client, _cluster) = owned(&[("hold-limit", "2MiB"), ("spill-dir", &place)]);
+    let results = client.map(repeat, (0..8).map(|byte| (byte, MIB)));
+    let last = |byte: u8| client.submit(length, &results.get(usize::from(byte)).expect("an item"));
+    assert_eq!(client.gather((0..8).map(last).collect::<Vec<_>>()).expect("runs"), [MIB; 8]);
+    let deadline = Instant::now() + LONG;
+    while files(dir.path()).len() < 4 {
+        assert!(Instant::now() < deadline, "nothing is written");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    files(dir.path()).iter().for_each(|path| std::fs::write(path, "damage").expect("writes"));
+    assert_eq!(client.gather((0..8).map(last).collect::<Vec<_>>()).expect("computed again"), [MIB; 8]);
+}
+
+#[test]
+fn what_fits_nowhere_is_an_error_that_names_the_limits() {
+    let (client, _cluster) = owned(&[("hold-limit", "2MiB"), ("spill-limit", "2MiB")]);
+    let results = client.map(repeat, (0..8).map(|byte| (byte, MIB)));
+    let ends = client.gather_all(&results);
+    let refused: Vec<_> = ends.into_iter().filter_map(Result::err).collect();
+    assert!(!refused.is_empty());
+    for error in refused {
+        let Error::Task(error) = error else { panic!("{error}") };
+        assert_eq!(error.kind, TaskErrorKind::Worker);
+        let limits = "its owner allows 2MiB in memory (--hold-limit) and 2MiB on disk (--spill-limit)";
+        assert!(error.message.contains(limits), "{error}");
+    }
 }
 
 #[test]

@@ -54,6 +54,7 @@ pub struct Builder {
     processes: bool,
     command: Option<PathBuf>,
     settings: Vec<(String, String)>,
+    scheduler: Vec<(String, String)>,
 }
 
 /// Workers of a [`LocalCluster`] that are alike: what they have that calls can ask for.
@@ -87,6 +88,7 @@ impl LocalCluster {
             processes: false,
             command: None,
             settings: Vec::new(),
+            scheduler: Vec::new(),
         }
     }
 
@@ -159,6 +161,13 @@ impl Builder {
     /// Grants are about sandboxes: tasks that run natively, as those of `Client::local` do, reach whatever the process does.
     pub fn worker_setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.settings.push((name.into(), value.into()));
+        self
+    }
+
+    /// A setting of the scheduler about failures, as `quicsand scheduler` takes it for a flag: `("lease", "2s")` for `--lease 2s`, say, or
+    /// `("max-deaths", "1")`. These are `lease`, `grace`, `max-deaths`, `retry-delay`, `replicas` and `hand-over`.
+    pub fn scheduler_setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.scheduler.push((name.into(), value.into()));
         self
     }
 

@@ -18,7 +18,8 @@ use super::{
     command::{self, Process},
 };
 use crate::{
-    command::{Layer, SchedulerAnnouncement, WorkerAnnouncement, default_cache, settings_of},
+    command::{FailureSettings, Layer, SchedulerAnnouncement, WorkerAnnouncement, default_cache, settings_of},
+    sandbox::Compiler,
     shell::{WorkerServer, WorkerSettings, machine},
 };
 
@@ -26,10 +27,12 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Cluster {
     workers: Vec<Option<WorkerPart>>,
-    _scheduler: SchedulerPart,
+    scheduler: SchedulerPart,
     joining: SchedulerAnnouncement,
     /// The command, if the parts are processes of it.
     command: Option<PathBuf>,
+    /// Of workers of this process: by the command, if it is there.
+    compiler: Compiler,
     /// Of a worker of which nothing else is said.
     slots: u32,
     /// Of each worker.
@@ -40,7 +43,7 @@ pub(super) struct Cluster {
 
 #[derive(Debug)]
 enum SchedulerPart {
-    Here { _server: SchedulerServer },
+    Here { server: SchedulerServer },
     Process { _process: Process },
 }
 
@@ -52,6 +55,7 @@ enum WorkerPart {
 
 impl Cluster {
     pub(super) fn start(builder: &Builder) -> Result<Self, ConnectError> {
+        let failures = FailureSettings::of(&builder.scheduler)?;
         let plain = builder.workers.unwrap_or(usize::from(builder.kinds.is_empty()));
         let kinds = || [WorkerKind::new(plain)].into_iter().chain(builder.kinds.iter().cloned());
         let workers: usize = kinds().map(|kind| kind.count).sum();
@@ -59,20 +63,26 @@ impl Cluster {
         let command = if builder.processes { Some(command::find(builder.command.as_deref())?) } else { None };
         let (scheduler, joining) = match &command {
             Some(command) => {
-                let words = ["scheduler", "--ephemeral", "--listen", "127.0.0.1:0"].map(OsStr::new);
+                let flags: Vec<_> = builder.scheduler.iter().map(|(name, value)| format!("--{name}={value}")).collect();
+                let words = ["scheduler", "--ephemeral", "--listen", "127.0.0.1:0"].into_iter();
+                let words: Vec<_> = words.chain(flags.iter().map(String::as_str)).map(OsStr::new).collect();
                 let (process, joining) = Process::start(command, &words, &[])?;
                 (SchedulerPart::Process { _process: process }, joining)
             }
             None => {
                 let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-                let server = SchedulerServer::start(ServerSettings::new(listen, Ca::in_memory()?))?;
+                let mut settings = ServerSettings::new(listen, Ca::in_memory()?);
+                failures.apply(&mut settings);
+                let server = SchedulerServer::start(settings)?;
                 let joining = SchedulerAnnouncement::of(&server);
-                (SchedulerPart::Here { _server: server }, joining)
+                (SchedulerPart::Here { server }, joining)
             }
         };
         let workers = Vec::with_capacity(workers);
         let settings = builder.settings.clone();
-        let mut cluster = Self { workers, _scheduler: scheduler, joining, command, slots: builder.slots, memory, settings };
+        let compiler = command::find(builder.command.as_deref()).map_or(Compiler::Here, Compiler::Command);
+        let slots = builder.slots;
+        let mut cluster = Self { workers, scheduler, joining, command, compiler, slots, memory, settings };
         for kind in kinds() {
             cluster.add_workers(&kind)?;
         }
@@ -97,6 +107,7 @@ impl Cluster {
         let settings = settings_of(Layer::program(std::iter::once(address).chain(settings)))?;
         let settings = WorkerSettings {
             cache: settings.cache.clone().or_else(default_cache),
+            compiler: self.compiler.clone(),
             token: Some(self.token(Role::Worker).to_owned()),
             ..settings
         };
@@ -136,7 +147,13 @@ impl Cluster {
 
     pub(super) fn kill_worker(&mut self, index: usize) {
         match self.workers.get_mut(index).and_then(Option::take) {
-            Some(WorkerPart::Here(server)) => server.die(),
+            Some(WorkerPart::Here(worker)) => {
+                let incarnation = worker.incarnation();
+                worker.die();
+                if let SchedulerPart::Here { server } = &self.scheduler {
+                    server.worker_died(incarnation);
+                }
+            }
             // Dropping a process kills it.
             Some(WorkerPart::Process { .. }) | None => {}
         }

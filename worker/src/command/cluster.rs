@@ -25,8 +25,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Child, Failed, Log, SchedulerAnnouncement, lifetime, operator, say, say_json};
-use crate::shell::machine;
+use super::{Child, Failed, Log, SchedulerAnnouncement, failures::FailureSettings, lifetime, operator, say, say_json};
+use crate::shell::{machine, random};
 
 /// Workers have joined by then, or something is wrong, which the log says.
 const JOINED: Duration = Duration::from_secs(30);
@@ -63,6 +63,8 @@ pub(super) struct Cluster {
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     port: u16,
     #[command(flatten)]
+    failures: FailureSettings,
+    #[command(flatten)]
     child: Child,
 }
 
@@ -78,7 +80,9 @@ struct ClusterAnnouncement<'a> {
 impl Cluster {
     pub(super) fn run(self, log: &Log) -> Result<(), Failed> {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-        let server = SchedulerServer::start(ServerSettings::new(listen, Ca::in_memory()?))?;
+        let mut settings = ServerSettings::new(listen, Ca::in_memory()?);
+        self.failures.apply(&mut settings);
+        let server = Arc::new(SchedulerServer::start(settings)?);
         let scheduler = SchedulerAnnouncement::of(&server);
         let state = publish(&scheduler)?;
         let (endings, ended) = mpsc::channel();
@@ -86,7 +90,7 @@ impl Cluster {
         if self.child.with_parent {
             lifetime::watch_parent(endings)?;
         }
-        let workers = Workers::start(self.recipe(&scheduler, log)?)?;
+        let workers = Workers::start(self.recipe(&scheduler, log)?, Arc::clone(&server))?;
         await_workers(&server, self.workers as usize);
         let directory = state.path().display().to_string();
         if self.child.announce {
@@ -163,7 +167,7 @@ struct Workers {
 }
 
 impl Workers {
-    fn start(recipe: Recipe) -> Result<Self, ConnectError> {
+    fn start(recipe: Recipe, server: Arc<SchedulerServer>) -> Result<Self, ConnectError> {
         let failed = |error: std::io::Error| start_failed("the workers' supervisor", &error);
         let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let (stop, stopped) = watch::channel(false);
@@ -172,7 +176,7 @@ impl Workers {
                 let recipe = Arc::new(recipe);
                 let mut workers = JoinSet::new();
                 for index in 0..recipe.workers {
-                    workers.spawn(keep_running(Arc::clone(&recipe), index, stopped.clone()));
+                    workers.spawn(keep_running(Arc::clone(&recipe), index, Arc::clone(&server), stopped.clone()));
                 }
                 while workers.join_next().await.is_some() {}
             });
@@ -191,13 +195,17 @@ impl Workers {
 }
 
 /// Starts a worker, again and again as it dies, until all are to stop.
-async fn keep_running(recipe: Arc<Recipe>, index: u32, mut stop: watch::Receiver<bool>) {
+async fn keep_running(recipe: Arc<Recipe>, index: u32, server: Arc<SchedulerServer>, mut stop: watch::Receiver<bool>) {
     let name = format!("local-{index}");
     let mut pause = PAUSE;
     loop {
         let began = Instant::now();
-        match live(&recipe, &name, &mut stop).await {
-            Ok(Some(status)) => tracing::warn!(worker = name, %status, "a worker died, it is started again"),
+        let incarnation = random();
+        match live(&recipe, &name, incarnation, &mut stop).await {
+            Ok(Some(status)) => {
+                server.worker_died(incarnation);
+                tracing::warn!(worker = name, %status, "a worker died, it is started again");
+            }
             Ok(None) => return,
             Err(error) => tracing::error!(worker = name, %error, "a worker cannot be started"),
         }
@@ -216,10 +224,14 @@ async fn keep_running(recipe: Arc<Recipe>, index: u32, mut stop: watch::Receiver
 async fn live(
     recipe: &Recipe,
     name: &str,
+    incarnation: u64,
     stop: &mut watch::Receiver<bool>,
 ) -> std::io::Result<Option<std::process::ExitStatus>> {
     let mut command = Command::new(&recipe.command);
-    command.args(&recipe.arguments).args(["--name", name]).env("QUICSAND_TOKEN", &recipe.token);
+    command
+        .args(&recipe.arguments)
+        .args(["--name", name, "--incarnation", &incarnation.to_string()])
+        .env("QUICSAND_TOKEN", &recipe.token);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true).spawn()?;
     // Its end tells the worker to leave, even if this process is killed. Taken out, since waiting would close it.
     let line = child.stdin.take();

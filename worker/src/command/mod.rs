@@ -4,6 +4,7 @@ mod cancel;
 mod cluster;
 mod completions;
 mod config;
+mod failures;
 mod keys;
 mod lifetime;
 mod log;
@@ -26,7 +27,9 @@ use quicsand::{ConnectError, net::OperatorError, setup::SetupError};
 use serde::Serialize;
 use thiserror::Error;
 
+use crate::sandbox::compiler;
 pub(crate) use config::Layer;
+pub(crate) use failures::FailureSettings;
 use log::Log;
 pub(crate) use scheduler::SchedulerAnnouncement;
 pub(crate) use worker::{WorkerAnnouncement, settings_of};
@@ -114,6 +117,10 @@ struct Child {
 /// sense; messages go to standard error.
 #[must_use]
 pub fn main() -> ExitCode {
+    // A worker's child, of which nobody else needs to know.
+    if std::env::args_os().skip(1).eq([compiler::ARGUMENT]) {
+        return compiler::serve();
+    }
     let Arguments { subcommand, log } = Arguments::parse();
     let result = log.set_up().and_then(|()| match subcommand {
         Subcommands::Scheduler(scheduler) => scheduler.run().map_err(Failed::from),

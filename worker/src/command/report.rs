@@ -6,7 +6,7 @@ use quicsand::{
     TaskErrorKind,
     wire::{
         LogLine, LogStream, PROTOCOL, StateCounts, Waiting,
-        operator::{ClientStatus, EntryKind, EntryStatus, Failure, ModuleStatus, Status, WorkerStatus},
+        operator::{ClientStatus, EntryKind, EntryStatus, Failure, ModuleStatus, Presence, Status, WorkerStatus},
     },
 };
 use serde::Serialize;
@@ -68,6 +68,8 @@ struct WorkerReport {
     resources_taken: std::collections::BTreeMap<String, u64>,
     /// Whether it is leaving.
     draining: bool,
+    /// Whether its memory is so short that it gets something only if nobody else can do it.
+    short_of_memory: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -81,6 +83,10 @@ struct ClientReport {
     entries: u64,
     /// Bytes of its arguments and data that the scheduler keeps.
     held_bytes: u64,
+    /// `here`, `away` or `left`.
+    presence: &'static str,
+    /// Names under which results of it are published.
+    published: u32,
     calls: CountsReport,
 }
 
@@ -217,6 +223,7 @@ impl From<WorkerStatus> for WorkerReport {
             resources: worker.resources.into_iter().collect(),
             resources_taken: worker.taken.into_iter().collect(),
             draining: worker.draining,
+            short_of_memory: worker.load.pressed,
         }
     }
 }
@@ -230,6 +237,12 @@ impl From<ClientStatus> for ClientReport {
             module: client.module.to_string(),
             entries: client.entries,
             held_bytes: client.held_bytes,
+            presence: match client.presence {
+                Presence::Here => "here",
+                Presence::Away => "away",
+                Presence::Left => "left",
+            },
+            published: client.published,
             calls: client.counts.into(),
         }
     }

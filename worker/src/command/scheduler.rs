@@ -16,7 +16,7 @@ use quicsand::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Child, lifetime, operator, say, say_json};
+use super::{Child, failures::FailureSettings, lifetime, operator, say, say_json};
 use crate::sandbox::duration;
 
 #[derive(Debug, Args)]
@@ -43,6 +43,11 @@ pub(super) struct Scheduler {
     /// How long the certificates of clients and workers are good; while they run, they renew them in time
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
     certificate_lifetime: Duration,
+    /// A client whose connection broke and that has not come back after this is taken to have left: its calls are cancelled
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    client_lease: Duration,
+    #[command(flatten)]
+    failures: FailureSettings,
     #[command(flatten)]
     child: Child,
 }
@@ -103,7 +108,10 @@ impl Scheduler {
         let directory = self.directory()?;
         let ca = directory.as_deref().map_or_else(Ca::in_memory, Ca::load_or_create)?;
         let ca = ca.with_certificate_lifetime(self.certificate_lifetime);
-        let server = SchedulerServer::start(ServerSettings::new(self.listen, ca))?;
+        let mut settings = ServerSettings::new(self.listen, ca);
+        self.failures.apply(&mut settings);
+        settings.config.client_lease = self.client_lease;
+        let server = SchedulerServer::start(settings)?;
         let (endings, ended) = mpsc::channel();
         lifetime::watch_signals(endings.clone())?;
         if self.child.with_parent {

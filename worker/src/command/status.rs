@@ -1,7 +1,10 @@
 //! `quicsand status`.
 
 use clap::Args;
-use quicsand::wire::{PROTOCOL, StateCounts, operator};
+use quicsand::wire::{
+    PROTOCOL, StateCounts,
+    operator::{self, ClientStatus, Presence},
+};
 
 use super::{
     Failed,
@@ -19,8 +22,9 @@ const BUILT_IN: [&str; 3] = ["arch", "os", "cpu."];
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Shows the scheduler's version and protocol, its workers (slots busy at the last heartbeat, memory that the process uses of what tasks
-may use, bytes of values that it holds, labels and resources), its clients, the modules of their programs, and how many calls and items
-of maps are in which state: waiting for results of others, queued for a worker, processing, in memory, erred (or cancelled), released.
+may use, bytes of values that it holds, labels and resources), its clients (away: the connection broke, and it may come back; left: here
+only for what others want of it), the modules of their programs, and how many calls and items of maps are in which state: waiting for
+results of others, queued for a worker, processing, in memory, erred (or cancelled), released.
 
 A client's token allows this command, too; all others need an operator's. On the machine of a scheduler that keeps its state in a
 directory, no flags are needed: address and operator's token are read from there.
@@ -89,7 +93,11 @@ fn workers(status: &operator::Status) -> String {
             format!("{} of {}", size(worker.load.used_bytes), size(worker.memory)),
             size(worker.load.held_bytes),
             properties(worker),
-            if worker.draining { "draining".to_owned() } else { String::new() },
+            match (worker.draining, worker.load.pressed) {
+                (true, _) => "draining".to_owned(),
+                (false, true) => "short of memory".to_owned(),
+                (false, false) => String::new(),
+            },
         ]);
     }
     format!("workers: {}, {busy} of {} busy\n{}\n", status.workers.len(), many(slots, "slot", "slots"), table.text())
@@ -120,6 +128,7 @@ fn clients(status: &operator::Status) -> String {
         ">PROCESSING",
         ">MEMORY",
         ">ERRED",
+        "",
     ]);
     for client in &status.clients {
         let counts = client.counts;
@@ -135,9 +144,21 @@ fn clients(status: &operator::Status) -> String {
             counts.processing.to_string(),
             counts.memory.to_string(),
             counts.erred.to_string(),
+            remarks(client),
         ]);
     }
     format!("clients: {}\n{}\n", status.clients.len(), table.text())
+}
+
+/// What is unusual about a client.
+fn remarks(client: &ClientStatus) -> String {
+    let presence = match client.presence {
+        Presence::Here => None,
+        Presence::Away => Some("away".to_owned()),
+        Presence::Left => Some("left".to_owned()),
+    };
+    let published = (client.published > 0).then(|| format!("{} published", client.published));
+    presence.into_iter().chain(published).collect::<Vec<_>>().join(", ")
 }
 
 fn modules(status: &operator::Status) -> String {
@@ -162,7 +183,7 @@ mod tests {
         requirements::Requirements,
         wire::{
             Load, Waiting,
-            operator::{ClientStatus, ModuleStatus, WorkerStatus},
+            operator::{ModuleStatus, WorkerStatus},
         },
     };
 
@@ -182,7 +203,7 @@ mod tests {
                 arch: "x86_64".to_owned(),
                 slots: 4,
                 memory: 8 << 30,
-                load: Load { held_bytes: 10, used_bytes: 120 << 20, busy: 3 },
+                load: Load { held_bytes: 10, used_bytes: 120 << 20, busy: 3, pressed: false },
                 labels: labels.into(),
                 resources: vec![("gpu".to_owned(), 2)],
                 taken: vec![("gpu".to_owned(), 1)],
@@ -198,6 +219,8 @@ mod tests {
                 entries: 3,
                 held_bytes: 2048,
                 module: Hash([0xab; 32]),
+                presence: Presence::Left,
+                published: 2,
                 counts,
             }],
             modules: vec![ModuleStatus { hash: Hash([0xab; 32]), bytes: Some(1 << 20), clients: 1 }],
@@ -215,7 +238,7 @@ workers: 1, 3 of 4 slots busy
 
 clients: 1
   ID  NAME      ADDRESS  MODULE        ENTRIES     KEPT  WAITING  QUEUED  PROCESSING  MEMORY  ERRED
-   1  sweep/42           abababababab        3  2.0 KiB        0       7           0       2      0
+   1  sweep/42           abababababab        3  2.0 KiB        0       7           0       2      0  left, 2 published
 
 modules: 1
   HASH             SIZE  CLIENTS

@@ -15,7 +15,10 @@ use super::{
     revoke::Revoke,
     say, say_json,
 };
-use crate::shell::{WorkerServer, WorkerSettings};
+use crate::{
+    sandbox::Compiler,
+    shell::{WorkerServer, WorkerSettings},
+};
 
 #[derive(Debug, Args)]
 #[command(after_long_help = AFTER_HELP, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -36,6 +39,9 @@ pub(super) struct Worker {
     /// Print the settings in force, as a configuration file that says where each came from, and leave
     #[arg(long)]
     print_config: bool,
+    /// Names the process to the scheduler, for whoever starts it
+    #[arg(long, hide = true)]
+    incarnation: Option<u64>,
     #[command(flatten)]
     child: Child,
 }
@@ -58,7 +64,8 @@ struct Settings {
 
 const AFTER_HELP: &str = "\
 Starts a worker in the foreground. The first interrupt lets it finish what runs, give the rest back and leave; a second one ends it at
-once. When the connection to the scheduler is lost, it joins again.
+once. It leaves when others have taken over what only it had. When the connection to the scheduler is lost, it joins again, with the
+results that it holds if that is soon enough (--keep).
 
 Every setting can also be a variable, like QUICSAND_WORKER_TASK_MEMORY for --task-memory, with commas between several values, or a
 key of the configuration file, like `task-memory = \"512MiB\"` or `label = { zone = \"a\" }`. Flags go before variables, variables
@@ -110,7 +117,9 @@ impl Worker {
             loop {
                 match ended.recv() {
                     Ok(Ending::Signal) => {
-                        tracing::info!("draining: what runs is finished, the rest is given back; a second signal stops at once");
+                        tracing::info!(
+                            "draining: what runs is finished, the rest is given back, others take over results; a second signal stops at once"
+                        );
                         server.drain();
                     }
                     Ok(Ending::Orphaned) | Err(_) => server.halt(),
@@ -142,6 +151,9 @@ impl Worker {
         };
         worker.token = token;
         worker.state = state_directory();
+        worker.incarnation = self.incarnation;
+        worker.compiler = Compiler::own();
+        worker.is_own_process = true;
         worker.cache = worker.cache.or_else(default_cache);
         Ok(worker)
     }
@@ -151,6 +163,7 @@ impl Worker {
 fn printed(mut resolved: Resolved<Settings>) -> String {
     if let Ok(Settings { worker, .. }) = resolved.settings() {
         resolved.imply("task-memory", worker.task_memory().to_string());
+        resolved.imply("hold-limit", worker.hold_limit().to_string());
     }
     if let Some(cache) = default_cache() {
         resolved.imply("cache", cache);

@@ -27,6 +27,18 @@ pub struct Caps {
     /// Largest module, as WebAssembly
     #[arg(long, value_name = "SIZE", default_value_t = Self::DEFAULT.module_limit)]
     pub module_limit: Size,
+    /// Processor time for compiling one module; whole seconds, rounded up
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "30s")]
+    pub compile_time: Duration,
+    /// Memory for compiling one module
+    #[arg(long, value_name = "SIZE", default_value_t = Self::DEFAULT.compile_memory)]
+    pub compile_memory: Size,
+    /// Most functions in a module's table: those whose address is taken
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000), default_value_t = Self::DEFAULT.table_limit)]
+    pub table_limit: u32,
+    /// Stack of one task beside the one in its own memory, which programs set; from 64KiB to 256MiB
+    #[arg(long, value_name = "SIZE", default_value_t = Self::DEFAULT.stack_limit)]
+    pub stack_limit: Size,
 }
 
 impl Caps {
@@ -38,7 +50,17 @@ impl Caps {
         log_limit: Size(16 << 10),
         log_buffer: Size(4 << 20),
         module_limit: Size(256 << 20),
+        compile_time: Duration::from_secs(30),
+        compile_memory: Size(1 << 30),
+        table_limit: 100_000,
+        stack_limit: Size(1 << 20),
     };
+
+    /// Bytes of stack for wasm code, as in force.
+    #[must_use]
+    pub fn stack_bytes(&self) -> usize {
+        self.stack_limit.0.clamp(64 << 10, 256 << 20) as usize
+    }
 }
 
 impl Default for Caps {
@@ -67,6 +89,13 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn flags_that_are_not_given_are_the_defaults() {
+        use clap::{Args, FromArgMatches};
+        let matches = Caps::augment_args(clap::Command::new("caps")).get_matches_from(["caps"]);
+        assert_eq!(Caps::from_arg_matches(&matches).expect("reads"), Caps::DEFAULT);
+    }
 
     #[test]
     fn durations() {

@@ -19,8 +19,8 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, Linker, OptLevel, Poo
 use super::{
     cache::Cache,
     caps::Caps,
+    compiler::{Compiler, Compilers, Turn},
     grants::{GrantError, Grants, World},
-    limits::TABLE_ELEMENTS,
     module::{self, Module, ModuleError},
     wasi::{self, Guest},
 };
@@ -31,8 +31,6 @@ const TICK: Duration = Duration::from_millis(5);
 const IDLE_TICKS: u32 = 20;
 /// Loaded modules that are kept for the next call.
 const MODULES: usize = 16;
-/// Stack that wasm code may use; with what the host needs it fits into a thread's usual 2 MiB.
-const STACK_BYTES: usize = 1 << 20;
 /// All that 32-bit addresses reach.
 const MAX_MEMORY: u64 = 4 << 30;
 const PAGE: u64 = 64 << 10;
@@ -48,6 +46,8 @@ pub struct SandboxConfig {
     pub memory_share: u64,
     /// Where compiled modules are kept for the next start; nowhere by default.
     pub cache_dir: Option<PathBuf>,
+    /// Who compiles: this process by default.
+    pub compiler: Compiler,
     /// How many batches run at a time: each has a [`Runner`](super::Runner). By default, one a processor.
     pub slots: u32,
 }
@@ -60,6 +60,7 @@ impl Default for SandboxConfig {
             grants: Grants::default(),
             memory_share: MAX_MEMORY,
             cache_dir: None,
+            compiler: Compiler::Here,
             slots: u32::try_from(processors).unwrap_or(1),
         }
     }
@@ -102,8 +103,7 @@ pub struct Sandbox {
     cache: Option<Cache>,
     /// The most recently used is last.
     modules: Mutex<Vec<Arc<Module>>>,
-    /// Compiling uses all processors and much memory: one at a time.
-    compiling: Mutex<()>,
+    compilers: Compilers,
 }
 
 impl std::fmt::Debug for Sandbox {
@@ -129,7 +129,8 @@ impl Sandbox {
                 .ok()
         });
         let ticker = Ticker::start(engine.clone()).map_err(SandboxError::Thread)?;
-        Ok(Self { config, engine, linker, world, ticker, cache, modules: Mutex::default(), compiling: Mutex::default() })
+        let compilers = Compilers::new(config.compiler.clone());
+        Ok(Self { config, engine, linker, world, ticker, cache, modules: Mutex::default(), compilers })
     }
 
     /// The module `hash`, whose bytes are `wasm`. Blocks while it compiles.
@@ -148,14 +149,14 @@ impl Sandbox {
         if found != hash {
             return Err(ModuleError::Hash { expected: hash, found });
         }
-        let entries = module::inspect(wasm, self.config.memory_cap())?;
-        let _turn = self.compiling.lock();
+        let entries = module::inspect(wasm, self.config.memory_cap(), &self.config.caps)?;
+        let turn = self.compilers.turn();
         if let Some(module) = self.get(hash) {
             return Ok(module);
         }
         let compiled = match self.cached(hash) {
             Some(compiled) => compiled,
-            None => self.compile(hash, wasm)?,
+            None => self.compile(hash, wasm, turn)?,
         };
         let module = Arc::new(Module::link(hash, &compiled, entries, &self.linker)?);
         let mut modules = self.modules.lock();
@@ -195,42 +196,35 @@ impl Sandbox {
         self.ticker.shared.enter()
     }
 
-    fn compile(&self, hash: Hash, wasm: &[u8]) -> Result<wasmtime::Module, ModuleError> {
-        let compiled = wasmtime::Module::from_binary(&self.engine, wasm)
-            .map_err(|error| ModuleError::Compile { reason: format!("{error:#}") })?;
+    fn compile(&self, hash: Hash, wasm: &[u8], turn: Turn) -> Result<wasmtime::Module, ModuleError> {
+        let compiled = self.compilers.compile(&self.engine, wasm, &self.config.caps, turn)?;
+        let module = self.revive(&compiled).map_err(|error| ModuleError::Compile { reason: format!("{error:#}") })?;
         if let Some(cache) = &self.cache {
-            match compiled.serialize() {
-                Ok(bytes) => cache.put(hash, &bytes),
-                Err(error) => tracing::warn!(%error, "a compiled module could not be cached"),
-            }
+            cache.put(hash, &compiled);
         }
-        Ok(compiled)
+        Ok(module)
+    }
+
+    fn cached(&self, hash: Hash) -> Option<wasmtime::Module> {
+        let compiled = self.cache.as_ref()?.get(hash)?;
+        let module = self.revive(&compiled);
+        module.inspect_err(|error| tracing::warn!(%error, "a cached module does not load, compiling again")).ok()
     }
 
     #[expect(unsafe_code, reason = "compiled code is trusted by nature")]
-    fn cached(&self, hash: Hash) -> Option<wasmtime::Module> {
-        let bytes = self.cache.as_ref()?.get(hash)?;
-        // SAFETY: the bytes are what `Module::serialize` gave: the cache's keyed checksum held, and its secret is only in a
-        // directory that nobody but this user can read or write.
-        unsafe { wasmtime::Module::deserialize(&self.engine, bytes) }
-            .inspect_err(|error| tracing::warn!(%error, "a cached module does not load, compiling again"))
-            .ok()
+    fn revive(&self, compiled: &[u8]) -> wasmtime::Result<wasmtime::Module> {
+        // SAFETY: the bytes are what `Engine::precompile_module` gave, to this process or to a child of its own, which nobody else could
+        // write to; or the cache's keyed checksum held, whose secret is only in a directory that nobody but this user can read or write.
+        unsafe { wasmtime::Module::deserialize(&self.engine, compiled) }
     }
 }
 
 /// An engine with pre-made rooms for instances, or without where the address space is too small for them.
 fn engine(config: &SandboxConfig) -> wasmtime::Result<Engine> {
-    let mut settings = Config::new();
-    settings
-        .epoch_interruption(true)
-        .cranelift_opt_level(OptLevel::Speed)
-        .max_wasm_stack(STACK_BYTES)
-        .wasm_simd(true)
-        .wasm_multi_memory(false)
-        .wasm_memory64(false)
-        // Debug information of strangers is not read: it can be made to take for ever. The `name` section gives the frames.
-        .wasm_backtrace_details(WasmBacktraceDetails::Disable);
-
+    let mut settings = settings();
+    let stack = config.caps.stack_bytes();
+    // The second is unused, but is not to be smaller.
+    settings.max_wasm_stack(stack).async_stack_size(stack + (1 << 20));
     let rooms = config.slots.max(1).saturating_add(2);
     // Memory that an instance used goes back to the system: keeping some resident made a fresh one dearer (26 to 57 us, not 21).
     let mut pool = PoolingAllocationConfig::new();
@@ -239,7 +233,7 @@ fn engine(config: &SandboxConfig) -> wasmtime::Result<Engine> {
         .total_tables(rooms)
         .max_memories_per_module(1)
         .max_tables_per_module(1)
-        .table_elements(TABLE_ELEMENTS)
+        .table_elements(config.caps.table_limit as usize)
         .max_memory_size(usize::try_from(config.memory_cap()).unwrap_or(usize::MAX));
     settings.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     Engine::new(&settings).or_else(|error| {
@@ -249,8 +243,27 @@ fn engine(config: &SandboxConfig) -> wasmtime::Result<Engine> {
     })
 }
 
+/// An engine that compiles what every other one can run, and runs nothing.
+pub(super) fn for_compiling() -> wasmtime::Result<Engine> {
+    Engine::new(settings().allocation_strategy(InstanceAllocationStrategy::OnDemand))
+}
+
+/// What decides how code is compiled.
+fn settings() -> Config {
+    let mut settings = Config::new();
+    settings
+        .epoch_interruption(true)
+        .cranelift_opt_level(OptLevel::Speed)
+        .wasm_simd(true)
+        .wasm_multi_memory(false)
+        .wasm_memory64(false)
+        // Debug information of strangers is not read: it can be made to take for ever. The `name` section gives the frames.
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable);
+    settings
+}
+
 /// Stands for everything that decides whether compiled code fits this engine: version, settings, processor.
-fn compiler(engine: &Engine) -> [u8; 32] {
+pub(super) fn compiler(engine: &Engine) -> [u8; 32] {
     struct Blake3(blake3::Hasher);
     impl Hasher for Blake3 {
         fn write(&mut self, bytes: &[u8]) {

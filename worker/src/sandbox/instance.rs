@@ -80,7 +80,7 @@ impl Instance {
         printed: &Arc<Printed>,
     ) -> Result<Self, Failure> {
         let log = Log::new(usize::try_from(sandbox.config().caps.log_limit.0).unwrap_or(usize::MAX));
-        let growth = Growth { memory: bounds.memory };
+        let growth = Growth { memory: bounds.memory, table: sandbox.config().caps.table_limit };
         let guest = Guest::new(growth, bounds.watch, log, Arc::clone(printed), Arc::clone(sandbox.world()));
         let mut store = Store::new(sandbox.engine(), guest);
         store.limiter(|guest| &mut guest.growth);

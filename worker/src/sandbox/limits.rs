@@ -12,9 +12,6 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 use wasmtime::ResourceLimiter;
 
-/// Elements that a module's table may have: function pointers, in a module from Rust.
-pub(crate) const TABLE_ELEMENTS: usize = 100_000;
-
 /// Cancels items of a running batch from another thread. Clones speak of the same batch; one is made a batch.
 ///
 /// An item that finishes before its cancellation is noticed keeps its value.
@@ -127,6 +124,8 @@ pub(crate) enum Stop {
     Time { limit: Limit<Duration> },
     #[error("over the memory limit")]
     Memory { limit: Limit<u64>, peak: u64 },
+    #[error("it wanted a table of {wanted} functions, the worker's owner allows {cap} (--table-limit)")]
+    Table { wanted: usize, cap: u32 },
     #[error("exit({0})")]
     Exit(i32),
     #[error("the module breaks the guest ABI: {0}")]
@@ -211,6 +210,8 @@ impl Watch {
 pub(crate) struct Growth {
     /// Bytes of linear memory.
     pub(crate) memory: Limit<u64>,
+    /// Elements of its table.
+    pub(crate) table: u32,
 }
 
 impl ResourceLimiter for Growth {
@@ -223,7 +224,10 @@ impl ResourceLimiter for Growth {
     }
 
     fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(desired <= TABLE_ELEMENTS)
+        match usize::try_from(self.table) {
+            Ok(cap) if desired > cap => Err(wasmtime::Error::new(Stop::Table { wanted: desired, cap: self.table })),
+            _ => Ok(true),
+        }
     }
 
     fn instances(&self) -> usize {

@@ -1,11 +1,11 @@
-//! Runs batches of a module's tasks in WebAssembly. Owns: the engine, compiled modules and their cache, instances, limits, the
-//! guest's view of the world, what tasks printed lately. Knows bytes and ids only: no wire, no network, no async runtime.
+//! Runs batches of a module's tasks in WebAssembly. Owns: the engine, the compiler's process, compiled modules and their cache, instances,
+//! limits, the guest's view of the world, what tasks printed lately. Knows bytes and ids only: no wire, no network, no async runtime.
 //!
 //! Order of use: one [`Sandbox`] a process; [`Sandbox::load`] for each module; one [`Runner`] a compute thread, whose
 //! [`Runner::run`] blocks that thread for a batch; a [`Control`] shared with whoever may cancel items meanwhile.
 //!
 //! # Threads
-//! wasm code runs on the calling thread's stack and may use 1 MiB of it: give compute threads 2 MiB (the default) or more.
+//! wasm code runs on the calling thread's stack and may use [`Caps::stack_limit`] of it: give compute threads 1 MiB more than that.
 //!
 //! # What a batch may rely on
 //! - Limits are per item. The epoch thread ticks every 5 ms; at a tick a running guest is asked which item it is at, and stopped
@@ -18,6 +18,7 @@
 mod batch;
 mod cache;
 mod caps;
+pub(crate) mod compiler;
 mod engine;
 mod files;
 mod grants;
@@ -34,6 +35,7 @@ mod wasi;
 
 pub use caps::Caps;
 pub(crate) use caps::duration;
+pub use compiler::Compiler;
 pub use engine::{Sandbox, SandboxConfig, SandboxError};
 pub use grants::{Clock, DirGrant, GrantError, Grants};
 pub use limits::Control;

@@ -1,6 +1,6 @@
 //! A module that may run: what is checked before and after it is compiled, and its table of tasks. Must not know: batches.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use quicsand::{
     Size, abi,
@@ -12,7 +12,7 @@ use wasmparser::{Encoding, Parser, Payload, TypeRef};
 use wasmtime::{ExternType, FuncType, InstancePre, Linker, ModuleExport, ValType};
 
 use super::{
-    limits::TABLE_ELEMENTS,
+    caps::Caps,
     wasi::{self, Guest},
 };
 
@@ -100,12 +100,16 @@ pub enum ModuleError {
         cap: u64,
     },
     /// A larger table of functions than tasks may have, or several.
-    #[error("the module has {tables} tables, the largest of {elements} elements; one of {} is allowed", TABLE_ELEMENTS)]
+    #[error(
+        "the module has {tables} tables, the largest of {elements} elements; the worker's owner allows one of {cap} (--table-limit)"
+    )]
     TooManyElements {
         /// Number of tables.
         tables: u32,
         /// Elements in the largest.
         elements: u64,
+        /// The worker's cap.
+        cap: u32,
     },
     /// It could not be compiled.
     #[error("the module could not be compiled: {reason}")]
@@ -113,6 +117,33 @@ pub enum ModuleError {
         /// What the compiler said.
         reason: String,
     },
+    /// It took too long to compile.
+    #[error(
+        "compiling the module takes more than the {cap:?} of processor time that the worker's owner allows (--compile-time); make its functions smaller"
+    )]
+    CompileTime {
+        /// The worker's cap.
+        cap: Duration,
+    },
+    /// It took too much memory to compile.
+    #[error("compiling the module takes more than the {} of memory that the worker's owner allows (--compile-memory); make its functions smaller", Size(*cap))]
+    CompileMemory {
+        /// The worker's cap, in bytes.
+        cap: u64,
+    },
+    /// There is nobody to compile it, for which it is not to blame.
+    #[error("the compiler could not be started: {reason}")]
+    Compiler {
+        /// What the system said.
+        reason: String,
+    },
+}
+
+impl ModuleError {
+    /// Whether the module is not to blame, and may be taken another time.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self, Self::Compiler { .. } | Self::Hash { .. })
+    }
 }
 
 /// A compiled module, ready to be instantiated.
@@ -193,7 +224,7 @@ fn is_func(export: Option<ExternType>, params: usize, results: usize) -> bool {
 }
 
 /// Checks what can be told without compiling, and reads the manifest.
-pub(crate) fn inspect(wasm: &[u8], memory_cap: u64) -> Result<Vec<ManifestEntry>, ModuleError> {
+pub(crate) fn inspect(wasm: &[u8], memory_cap: u64, caps: &Caps) -> Result<Vec<ManifestEntry>, ModuleError> {
     if !wasm.starts_with(b"\0asm") {
         return Err(ModuleError::NotWasm);
     }
@@ -227,8 +258,8 @@ pub(crate) fn inspect(wasm: &[u8], memory_cap: u64) -> Result<Vec<ManifestEntry>
                 for table in tables {
                     elements = elements.max(table.map_err(invalid)?.ty.initial);
                 }
-                if count > 1 || elements > TABLE_ELEMENTS as u64 {
-                    return Err(ModuleError::TooManyElements { tables: count, elements });
+                if count > 1 || elements > u64::from(caps.table_limit) {
+                    return Err(ModuleError::TooManyElements { tables: count, elements, cap: caps.table_limit });
                 }
             }
             _ => {}

@@ -10,6 +10,7 @@ use quicsand::{
 use wasmtime::{Trap, WasmBacktrace};
 
 use super::{
+    caps::Caps,
     engine::SandboxConfig,
     instance::{Failure, Phase, read_panic},
     limits::{Limit, Stop},
@@ -32,6 +33,7 @@ pub(crate) struct Outcomes<'a> {
     bytes: Vec<u8>,
     pub(crate) errors: Vec<ItemError>,
     pub(crate) dropped: Vec<u32>,
+    pub(crate) caps: &'a Caps,
     output_cap: u64,
     /// Bytes of values of the whole batch, at most: instances that trap one after the other could fill the host's memory.
     total_cap: u64,
@@ -55,13 +57,14 @@ impl Blame {
 }
 
 impl<'a> Outcomes<'a> {
-    pub(crate) fn new(job: &'a Job, config: &SandboxConfig) -> Self {
+    pub(crate) fn new(job: &'a Job, config: &'a SandboxConfig) -> Self {
         Self {
             job,
             lens: Vec::with_capacity(job.args.count() as usize),
             bytes: Vec::new(),
             errors: Vec::new(),
             dropped: Vec::new(),
+            caps: &config.caps,
             output_cap: config.caps.result_limit.0,
             total_cap: config.caps.result_limit.0.max(config.memory_cap()),
             texts_left: TEXTS_BYTES,
@@ -186,7 +189,7 @@ fn cut(text: &mut String, len: u32) {
 }
 
 /// What a failure says about the item that it is blamed on. `guest` is its state and memory, if it was at a batch.
-pub(crate) fn blame(failure: &Failure, guest: Option<(&State, &[u8])>, log: String) -> Blame {
+pub(crate) fn blame(failure: &Failure, guest: Option<(&State, &[u8])>, log: String, caps: &Caps) -> Blame {
     let error = &failure.error;
     let backtrace = error.downcast_ref::<WasmBacktrace>().map(frames).unwrap_or_default();
     let panic = guest.and_then(|(state, memory)| read_panic(memory, state, TEXT_BYTES));
@@ -198,7 +201,7 @@ pub(crate) fn blame(failure: &Failure, guest: Option<(&State, &[u8])>, log: Stri
             (TaskErrorKind::Panicked, message)
         }
         (None, None) => match error.downcast_ref::<Trap>() {
-            Some(trap) => (TaskErrorKind::Trapped, words_of_trap(*trap)),
+            Some(trap) => (TaskErrorKind::Trapped, words_of_trap(*trap, caps)),
             None if failure.phase == Phase::Instantiate => {
                 (TaskErrorKind::Worker, format!("the module could not be instantiated: {error:#}"))
             }
@@ -215,7 +218,7 @@ fn kind_of(stop: &Stop) -> TaskErrorKind {
             let limit_ms = limit.in_force().and_then(|limit| u64::try_from(limit.as_millis()).ok());
             TaskErrorKind::TimeLimit { limit_ms: limit_ms.unwrap_or(u64::MAX) }
         }
-        Stop::Cancelled | Stop::Exit(_) | Stop::Lie(_) => TaskErrorKind::Trapped,
+        Stop::Cancelled | Stop::Table { .. } | Stop::Exit(_) | Stop::Lie(_) => TaskErrorKind::Trapped,
     }
 }
 
@@ -239,9 +242,14 @@ fn words_of_limit<T: Copy + Ord>(limit: &Limit<T>, show: impl Fn(T) -> String, o
     format!("the task asked {wish}, {remedy}; the worker's owner allows {cap}")
 }
 
-fn words_of_trap(trap: Trap) -> String {
+fn words_of_trap(trap: Trap, caps: &Caps) -> String {
     match trap {
-        Trap::StackOverflow => "its stack overflowed; is there a recursion without end?".into(),
+        Trap::StackOverflow => {
+            let stack = Size(caps.stack_bytes() as u64);
+            format!(
+                "its stack overflowed, of which the worker's owner allows {stack} (--stack-limit); is there a recursion without end?"
+            )
+        }
         Trap::MemoryOutOfBounds => "it reached outside its memory; a deep recursion ends like this too".into(),
         Trap::UnreachableCodeReached => "it aborted".into(),
         Trap::IntegerDivisionByZero => "it divided by zero".into(),

@@ -221,7 +221,7 @@ fn take(
     let mut seen = Seen { inside: state.started > state.finished, ..Seen::nothing() };
     if let Some(failure) = failure {
         let log = log.take(outcomes.next());
-        seen.blame = Some(blame(failure, Some((&state, memory)), log));
+        seen.blame = Some(blame(failure, Some((&state, memory)), log, outcomes.caps));
     }
     Ok(seen)
 }
@@ -241,7 +241,8 @@ fn settle(failure: &Failure, seen: Seen, items: &Range<u32>, fresh: bool, outcom
         _ => seen.inside || alone,
     };
     if blamed {
-        outcomes.fail(seen.blame.unwrap_or_else(|| blame(failure, None, seen.log)));
+        let caps = outcomes.caps;
+        outcomes.fail(seen.blame.unwrap_or_else(|| blame(failure, None, seen.log, caps)));
         return Next::Any;
     }
     Next::Alone

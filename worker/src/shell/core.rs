@@ -20,7 +20,7 @@ use quicsand::{
 use super::slots::{Mailbox, Task};
 use crate::{
     sandbox::{Control, Module, Printed},
-    state::{Action, Event, Worker},
+    state::{Action, Budget, Event, Held, Kept, Worker},
 };
 
 /// What the state machine's actions need of the network. Called with the state machine locked: nothing here may block, or call back.
@@ -29,6 +29,12 @@ pub(crate) trait Uplink: Send + Sync {
     fn send(&self, messages: Vec<FromWorker>);
     /// Fetches and compiles a module; ends in [`Core::module_ready`] or an event.
     fn fetch_module(&self, hash: Hash);
+    /// Writes a value to a file; ends in an event.
+    fn spill(&self, file: u64, bytes: Bytes);
+    /// Reads a file; ends in an event.
+    fn load(&self, file: u64, len: u64, hash: Hash);
+    /// Removes a file.
+    fn unlink(&self, file: u64);
     /// Fetches a blob; ends in an event.
     fn fetch_blob(&self, key: Key, len: u64, hash: Hash, places: Vec<Place>);
     /// Ends the connection once everything is said; with a reason if that is not in good order.
@@ -58,16 +64,16 @@ struct Inner {
 
 impl Core {
     /// A worker without runs. Its compute threads are started by the caller.
-    pub(crate) fn new(slots: u32, name: String, room: u64, printed: Printed, uplink: Box<dyn Uplink>) -> Self {
+    pub(crate) fn new(slots: u32, name: String, budget: Budget, printed: Printed, kept: Kept, uplink: Box<dyn Uplink>) -> Self {
         let inner = Inner {
-            worker: Worker::new(slots, name),
+            worker: Worker::new(slots, name, budget, kept),
             modules: BTreeMap::new(),
             controls: (0..slots).map(|_| Control::new()).collect(),
             actions: Vec::new(),
             closed: false,
         };
         let slots = (0..slots).map(|_| Mailbox::default()).collect();
-        let (room, printed) = (Room::new(room), Arc::new(printed));
+        let (room, printed) = (Room::new(budget.memory.saturating_add(budget.disk)), Arc::new(printed));
         Self { inner: Mutex::new(inner), slots, uplink, room, printed, finished: AtomicU64::new(0) }
     }
 
@@ -103,23 +109,33 @@ impl Core {
         self.tell([Event::ModuleReady(hash)]);
     }
 
-    /// A held value, for a peer.
-    pub(crate) fn held(&self, key: Key) -> Option<(Bytes, Hash)> {
+    /// Where a held value is, for a peer.
+    pub(crate) fn held(&self, key: Key) -> Option<Held> {
         self.inner.lock().worker.held(key)
     }
 
     /// Room for a value from a peer.
     pub(crate) fn reserve(&self, len: u64) -> Result<Reserved, String> {
-        let held = self.inner.lock().worker.held_bytes();
-        let room = self.room.reserve(len, held);
-        room.ok_or_else(|| {
-            format!("this worker holds {held} bytes of the {} that it may, and has no room for {len}", self.room.limit())
-        })
+        let inner = self.inner.lock();
+        let unusable = self.room.limit().saturating_sub(inner.worker.capacity());
+        let room = self.room.reserve(len, inner.worker.held_bytes().saturating_add(unusable));
+        room.ok_or_else(|| inner.worker.no_room(len))
     }
 
-    /// A value from a peer, for which there is room.
-    pub(crate) fn write(&self, key: Key, bytes: Bytes, hash: Hash) {
-        self.tell([Event::Written { key, hash, bytes }]);
+    /// A value from a peer, for which there was room.
+    ///
+    /// # Errors
+    /// When results have taken it meanwhile.
+    pub(crate) fn write(&self, key: Key, bytes: Bytes, hash: Hash) -> Result<(), String> {
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
+        let len = bytes.len() as u64;
+        if inner.worker.held_bytes().saturating_add(len) > inner.worker.capacity() {
+            return Err(inner.worker.no_room(len));
+        }
+        inner.worker.handle(Event::Written { key, hash, bytes }, &mut inner.actions);
+        self.act(inner, None);
+        Ok(())
     }
 
     /// What tasks of this registration printed: another one numbers its clients anew.
@@ -142,6 +158,16 @@ impl Core {
         self.slots.iter().for_each(Mailbox::close);
     }
 
+    /// Whether the disk has nothing to do for it.
+    pub(crate) fn is_disk_still(&self) -> bool {
+        self.inner.lock().worker.is_disk_still()
+    }
+
+    /// Takes out what was held, for the next registration. To be called when nothing runs any more.
+    pub(crate) fn take_kept(&self) -> Kept {
+        self.inner.lock().worker.take_kept()
+    }
+
     /// Carries the actions out in order, what is said in one piece at the end. The run for the slot `own` is given back rather than
     /// posted: its thread is here.
     fn act(&self, inner: &mut Inner, own: Option<u32>) -> Option<Task> {
@@ -156,6 +182,9 @@ impl Core {
                     inner.modules.remove(&hash);
                 }
                 Action::FetchBlob { key, len, hash, places } => self.uplink.fetch_blob(key, len, hash, places),
+                Action::Spill { file, bytes } => self.uplink.spill(file, bytes),
+                Action::Load { file, len, hash } => self.uplink.load(file, len, hash),
+                Action::Unlink { file } => self.uplink.unlink(file),
                 // What waited behind a run that was stopped must not take its place.
                 Action::Execute { .. } if inner.closed => {}
                 Action::Execute { slot, work } => {

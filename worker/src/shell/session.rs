@@ -2,33 +2,38 @@
 //! know: when to join again.
 
 use std::{
-    sync::{Arc, OnceLock, Weak},
+    sync::{Arc, Weak},
+    thread::JoinHandle,
     time::Duration,
 };
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use quicsand::{
     ConnectError,
     ids::{Hash, Key, WorkerId},
     net::{
         Reserved,
-        worker::{self as net, BlobStore, WorkerBlobs, WorkerLink, WorkerSender},
+        worker::{self as net, BlobStore, Reading, WorkerBlobs, WorkerLink, WorkerSender},
     },
     wire::{FromWorker, LogLine, LogQuery, blob::Place},
 };
 use tokio::{
     runtime::Handle,
-    sync::watch,
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{MissedTickBehavior, interval},
 };
 
 use super::{
     core::{Core, Uplink},
-    machine, slots,
+    disk::Disk,
+    machine,
+    settings::Holding,
+    slots,
 };
 use crate::{
     sandbox::{Printed, Sandbox},
-    state::Event,
+    state::{Event, Held, Kept},
 };
 
 /// What the worker's owner wants.
@@ -60,18 +65,47 @@ pub(crate) struct Session {
     link: WorkerLink,
     core: Arc<Core>,
     left: watch::Receiver<Option<Departure>>,
-    threads: Vec<std::thread::JoinHandle<()>>,
+    disk: Disk,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What outlives a registration: the values that were held, and the disk that has some of them.
+pub(crate) struct Stock {
+    home: Home,
+    thread: Option<JoinHandle<()>>,
+    pub(crate) kept: Kept,
+}
+
+impl Stock {
+    /// Nothing, and the place for it.
+    pub(crate) fn new(holding: &Holding) -> Result<Self, ConnectError> {
+        let (home, thread) = Home::new(holding)?;
+        Ok(Self { home, thread: Some(thread), kept: Kept::default() })
+    }
+}
+
+impl Drop for Stock {
+    fn drop(&mut self) {
+        self.home.disk.close();
+        // So that no file outlives the process.
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the disk's thread panicked");
+        }
+    }
 }
 
 impl Session {
-    /// Joins and starts the compute threads.
+    /// Joins, starts the compute threads, and names what was kept from an earlier registration; if it fails, that is still kept.
     pub(crate) async fn join(
         settings: &net::WorkerSettings,
         pass: &net::WorkerPass,
         sandbox: &Arc<Sandbox>,
+        holding: &Holding,
+        stock: &mut Stock,
     ) -> Result<Self, ConnectError> {
-        let home = Home::default();
-        let link = net::join(settings, pass, Arc::new(home.clone())).await?;
+        let home = stock.home.clone();
+        let settings = net::WorkerSettings { keeps: stock.kept.len(), ..settings.clone() };
+        let link = net::join(&settings, pass, Arc::new(home.clone())).await?;
         let (leave, left) = watch::channel(None);
         let uplink = Link {
             sender: link.sender(),
@@ -83,19 +117,21 @@ impl Session {
         };
         let name = format!("{} ({})", settings.name, settings.arch);
         let printed = Printed::new(usize::try_from(sandbox.config().caps.log_buffer.0).unwrap_or(usize::MAX));
-        let core = Arc::new(Core::new(settings.slots, name.clone(), settings.memory, printed, Box::new(uplink)));
-        // It is empty: this is the only place that fills it.
-        let _ = home.0.set(Arc::downgrade(&core));
-        let mut session = Self { link, core, left, threads: Vec::new() };
+        let kept = std::mem::take(&mut stock.kept);
+        let core = Arc::new(Core::new(settings.slots, name.clone(), holding.budget, printed, kept, Box::new(uplink)));
+        *home.core.lock() = Arc::downgrade(&core);
+        let mut session = Self { link, core, left, disk: home.disk, threads: Vec::new() };
         for slot in 0..settings.slots {
             match slots::start(&session.core, sandbox, slot, &name) {
                 Ok(thread) => session.threads.push(thread),
                 Err(error) => {
                     session.core.close();
+                    stock.kept = session.core.take_kept();
                     return Err(ConnectError::Start { what: "a compute thread".into(), reason: error.to_string() });
                 }
             }
         }
+        session.core.tell([Event::Joined]);
         Ok(session)
     }
 
@@ -104,14 +140,13 @@ impl Session {
         self.link.id
     }
 
-    /// Serves until the registration ends.
-    pub(crate) async fn serve(mut self, wishes: &mut watch::Receiver<Wish>) -> Departure {
+    /// Serves until the registration ends. Gives what was held then, too.
+    pub(crate) async fn serve(mut self, wishes: &mut watch::Receiver<Wish>) -> (Departure, Kept) {
         let departure = self.converse(wishes).await;
         self.core.close();
         let threads = std::mem::take(&mut self.threads);
         // They end within the time that the sandbox takes to stop a task.
-        let ended =
-            tokio::task::spawn_blocking(move || threads.into_iter().map(std::thread::JoinHandle::join).all(|end| end.is_ok()));
+        let ended = tokio::task::spawn_blocking(move || threads.into_iter().map(JoinHandle::join).all(|end| end.is_ok()));
         if !ended.await.unwrap_or(false) {
             tracing::error!("a compute thread panicked");
         }
@@ -119,7 +154,9 @@ impl Session {
         if departure == Departure::Left && *wishes.borrow() != Wish::Die {
             self.link.close().await;
         }
-        departure
+        // What the disk is at is for this registration to hear.
+        while !self.core.is_disk_still() && self.disk.settle().await {}
+        (departure, self.core.take_kept())
     }
 
     async fn converse(&mut self, wishes: &mut watch::Receiver<Wish>) -> Departure {
@@ -158,13 +195,48 @@ async fn departed(left: &mut watch::Receiver<Option<Departure>>) -> Departure {
     }
 }
 
-/// Where what comes from the network finds the core; empty until there is one, and once it is gone.
-#[derive(Clone, Default)]
-struct Home(Arc<OnceLock<Weak<Core>>>);
+/// Where what comes from network and disk finds the core, while there is one.
+#[derive(Clone)]
+struct Home {
+    core: Arc<Mutex<Weak<Core>>>,
+    disk: Disk,
+    /// Mebibytes that values read for peers may take up until they are sent.
+    loans: Arc<Semaphore>,
+    /// Of them in all.
+    lendable: u32,
+}
+
+/// A value that was read for a peer.
+struct Loan {
+    bytes: Bytes,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Loan {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
 
 impl Home {
+    fn new(holding: &Holding) -> Result<(Self, JoinHandle<()>), ConnectError> {
+        let core: Arc<Mutex<Weak<Core>>> = Arc::default();
+        let told = Arc::clone(&core);
+        let tell = move |event| {
+            let core = told.lock().upgrade();
+            if let Some(core) = core {
+                core.tell([event]);
+            }
+        };
+        let (disk, thread) = Disk::start(holding.spill_dir.clone(), tell)
+            .map_err(|error| ConnectError::Start { what: "the disk's thread".into(), reason: error.to_string() })?;
+        let lendable = mebibytes(holding.budget.memory);
+        let loans = Arc::new(Semaphore::new(lendable as usize));
+        Ok((Self { core, disk, loans, lendable }, thread))
+    }
+
     fn core(&self) -> Option<Arc<Core>> {
-        self.0.get()?.upgrade()
+        self.core.lock().upgrade()
     }
 
     fn tell(&self, event: Event) {
@@ -172,11 +244,30 @@ impl Home {
             core.tell([event]);
         }
     }
+
+    /// A value from disk, for a peer. It does not come back into memory for others, and waits until what others read has been sent.
+    async fn lend(&self, file: u64, len: u64, hash: Hash) -> Option<(Bytes, Hash)> {
+        let permits = mebibytes(len).min(self.lendable);
+        let permit = Arc::clone(&self.loans).acquire_many_owned(permits).await.ok()?;
+        let bytes = self.disk.serve(file, len, hash).await?;
+        Some((Bytes::from_owner(Loan { bytes, _permit: permit }), hash))
+    }
+}
+
+/// Begun mebibytes, as far as a semaphore counts.
+fn mebibytes(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX).clamp(1, 1 << 28)
 }
 
 impl BlobStore for Home {
-    fn read(&self, key: Key) -> Option<(Bytes, Hash)> {
-        self.core()?.held(key)
+    fn read(&self, key: Key) -> Reading<'_> {
+        let held = self.core().and_then(|core| core.held(key));
+        Box::pin(async move {
+            match held? {
+                Held::Here { bytes, hash } => Some((bytes, hash)),
+                Held::OnDisk { file, len, hash } => self.lend(file, len, hash).await,
+            }
+        })
     }
 
     fn reserve(&self, len: u64) -> Result<Reserved, String> {
@@ -184,8 +275,7 @@ impl BlobStore for Home {
     }
 
     fn write(&self, key: Key, bytes: Bytes, hash: Hash) -> Result<(), String> {
-        self.core().ok_or("this worker is not ready")?.write(key, bytes, hash);
-        Ok(())
+        self.core().ok_or("this worker is not ready")?.write(key, bytes, hash)
     }
 
     fn log(&self, query: &LogQuery) -> Vec<LogLine> {
@@ -234,6 +324,18 @@ impl Uplink for Link {
         });
     }
 
+    fn spill(&self, file: u64, bytes: Bytes) {
+        self.home.disk.write(file, bytes);
+    }
+
+    fn load(&self, file: u64, len: u64, hash: Hash) {
+        self.home.disk.read(file, len, hash);
+    }
+
+    fn unlink(&self, file: u64) {
+        self.home.disk.remove(file);
+    }
+
     fn leave(&self, reason: Option<String>) {
         self.leave.send_replace(Some(reason.map_or(Departure::Left, Departure::Expelled)));
     }
@@ -251,7 +353,11 @@ async fn load_module(hash: Hash, blobs: &WorkerBlobs, home: &Home, sandbox: Arc<
             let loaded = loaded.await.map_err(|_| refused("the compiler panicked".to_owned()))?;
             loaded.map_err(|error| {
                 tracing::warn!(%hash, %error, "a module was refused");
-                refused(error.to_string())
+                if error.is_passing() {
+                    Event::ModuleMissing { hash, reason: error.to_string() }
+                } else {
+                    refused(error.to_string())
+                }
             })?
         }
     };

@@ -69,7 +69,10 @@ impl Mailbox {
 /// Starts the thread of `slot`.
 pub(crate) fn start(core: &Arc<Core>, sandbox: &Arc<Sandbox>, slot: u32, name: &str) -> io::Result<JoinHandle<()>> {
     let (core, sandbox, name) = (Arc::clone(core), Arc::clone(sandbox), name.to_owned());
-    std::thread::Builder::new().name(format!("quicsand-slot-{slot}")).spawn(move || serve(&core, &sandbox, slot, &name))
+    // What tasks may use of it, and what the host needs besides.
+    let stack = sandbox.config().caps.stack_bytes() + (1 << 20);
+    let thread = std::thread::Builder::new().name(format!("quicsand-slot-{slot}")).stack_size(stack);
+    thread.spawn(move || serve(&core, &sandbox, slot, &name))
 }
 
 fn serve(core: &Core, sandbox: &Arc<Sandbox>, slot: u32, name: &str) {

@@ -4,7 +4,7 @@
 //! # How it is driven
 //! [`Worker::handle`] takes an [`Event`] and appends [`Action`]s, which the shell carries out in order. Each `FetchModule` and
 //! `FetchBlob` is answered by one event, each `Execute` by one [`Event::RunEnded`]; until then its slot is taken.
-//! [`Worker::held`] answers whoever serves values to peers. `check()` asserts every invariant, after each event in tests.
+//! Each `Spill` and `Load` is answered by one event as well. [`Worker::held`] answers whoever serves values to peers. `check()` asserts every invariant, after each event in tests.
 //! Nothing depends on the time, so no event carries it.
 //!
 //! # A run's way
@@ -14,9 +14,11 @@
 //! | ready | all there | no | `ready`, by arrival | a free slot, `Returned`, `Cancel` of all |
 //! | running | handed over | yes | | [`Event::RunEnded`] |
 
+mod fetches;
 mod modules;
 mod results;
 mod runs;
+mod shelf;
 mod store;
 
 #[cfg(test)]
@@ -37,7 +39,9 @@ use quicsand::{
 };
 
 pub(crate) use results::Ended;
+pub(crate) use shelf::Held;
 
+use fetches::{Fetches, Source};
 use modules::Modules;
 use runs::{Phase, RunEntry};
 use store::Store;
@@ -57,6 +61,14 @@ pub(crate) enum Event {
     BlobArrived { key: Key, hash: Hash, bytes: Bytes },
     /// A blob could not be fetched from anywhere.
     BlobMissing { key: Key, hash: Hash },
+    /// A file is written.
+    Spilled { file: u64 },
+    /// A file could not be written.
+    NotSpilled { file: u64 },
+    /// A file was read, and is what was written to it; or is not, or is gone.
+    Loaded { file: u64, bytes: Option<Bytes> },
+    /// A file was read for a peer, and is not what was written to it.
+    Damaged { file: u64 },
     /// A slot is done with its run.
     RunEnded { run: RunId, ended: Ended },
     /// A peer wrote a value here.
@@ -65,6 +77,8 @@ pub(crate) enum Event {
     Tick { used_bytes: u64 },
     /// The worker's owner wants it to leave in good order.
     Drain,
+    /// The scheduler has let it in.
+    Joined,
 }
 
 /// Something to do.
@@ -78,6 +92,12 @@ pub(crate) enum Action {
     ForgetModule(Hash),
     /// Fetch a blob from the first of these places that has it, the scheduler last.
     FetchBlob { key: Key, len: u64, hash: Hash, places: Vec<Place> },
+    /// Write this to a file.
+    Spill { file: u64, bytes: Bytes },
+    /// Read a file that was written.
+    Load { file: u64, len: u64, hash: Hash },
+    /// Remove a file that was written.
+    Unlink { file: u64 },
     /// Run this on the slot.
     Execute { slot: u32, work: Box<Work> },
     /// Stop these items of the run that the slot executes.
@@ -115,12 +135,26 @@ enum Stage {
     Left,
 }
 
-/// A blob on its way, and the runs that wait for it.
+/// What held values may take up, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Budget {
+    /// Of memory. What is more goes to disk.
+    pub(crate) memory: u64,
+    /// Of disk.
+    pub(crate) disk: u64,
+    /// Of memory, with all else that the process uses; `u64::MAX` where the process has other uses.
+    pub(crate) process: u64,
+}
+
+/// What a worker has when its connection is gone: the values that it held, for when it joins again.
 #[derive(Debug, Default)]
-struct Fetch {
-    waiters: Vec<RunId>,
-    /// It was freed meanwhile: the waiters get it, but it is not held.
-    freed: bool,
+pub(crate) struct Kept(Option<Store>);
+
+impl Kept {
+    /// Number of values.
+    pub(crate) fn len(&self) -> u64 {
+        self.0.as_ref().map_or(0, |store| store.shelf.count())
+    }
 }
 
 /// The bookkeeping of one worker's registration with a scheduler.
@@ -135,19 +169,30 @@ pub(crate) struct Worker {
     /// The slot that was used last is last, and is used next: its instance is warm.
     free_slots: Vec<u32>,
     slots: u32,
+    /// Others have what only this worker had.
+    may_leave: bool,
     /// The runs here by the key of their first item.
     producers: BTreeSet<(Key, RunId)>,
     /// Keys of runs here that other runs wait for. May name waiters that are gone.
     awaited: BTreeMap<Key, Vec<RunId>>,
-    /// Blobs on their way. May name waiters that are gone.
-    fetches: BTreeMap<(Key, Hash), Fetch>,
+    fetches: Fetches,
+    budget: Budget,
+    /// Memory is short, and will be less so by itself.
+    is_pressed: bool,
     modules: Modules,
     store: Store,
 }
 
+#[cfg(test)]
+impl Budget {
+    /// More than any test takes up.
+    pub(crate) const MUCH: Self = Self { memory: 1 << 40, disk: 1 << 40, process: u64::MAX };
+}
+
 impl Worker {
-    /// A worker that executes `slots` runs at a time and is called `name` in errors.
-    pub(crate) fn new(slots: u32, name: String) -> Self {
+    /// A worker that executes `slots` runs at a time, holds values within a budget, and is called `name` in errors. What it `kept` it
+    /// names when it has joined.
+    pub(crate) fn new(slots: u32, name: String, budget: Budget, kept: Kept) -> Self {
         Self {
             name,
             stage: Stage::Serving,
@@ -156,12 +201,23 @@ impl Worker {
             ready: BTreeSet::new(),
             free_slots: (0..slots).rev().collect(),
             slots,
+            may_leave: false,
             producers: BTreeSet::new(),
             awaited: BTreeMap::new(),
-            fetches: BTreeMap::new(),
+            fetches: Fetches::default(),
+            budget,
+            is_pressed: false,
             modules: Modules::default(),
-            store: Store::default(),
+            store: kept.0.unwrap_or_else(|| Store::new(budget)),
         }
+    }
+
+    /// Takes out what is worth keeping when the connection is gone: values that the scheduler may know of. Small recent results are
+    /// known by their keys alone, which another scheduler may give to other values.
+    pub(crate) fn take_kept(&mut self) -> Kept {
+        let mut store = std::mem::replace(&mut self.store, Store::new(self.budget));
+        store.rest();
+        Kept(Some(store))
     }
 
     /// Takes in what happened and appends what is to be done.
@@ -181,15 +237,28 @@ impl Worker {
                 self.fail(waiters, &quicsand::TaskErrorKind::Worker, &reason, actions);
             }
             Event::BlobArrived { key, hash, bytes } => self.blob_arrived(key, hash, &bytes, actions),
-            Event::BlobMissing { key, hash } => {
-                let waiters = self.fetches.remove(&(key, hash)).unwrap_or_default().waiters;
-                waiters.into_iter().for_each(|run| self.give_back(run, vec![key], actions));
+            Event::BlobMissing { key, hash } => self.blob_missing(key, hash, actions),
+            Event::Spilled { file } => self.store.shelf.spilled(file, actions),
+            Event::NotSpilled { file } => self.store.shelf.not_spilled(file),
+            Event::Loaded { file, bytes } => {
+                let value = bytes.clone();
+                if let Some((key, hash)) = self.store.shelf.loaded(file, bytes, actions) {
+                    match value {
+                        Some(value) => {
+                            let waiters = self.fetches.end(key, hash).waiters;
+                            waiters.into_iter().for_each(|run| self.fill(run, key, &value));
+                        }
+                        None => self.blob_missing(key, hash, actions),
+                    }
+                }
             }
+            Event::Damaged { file } => self.store.shelf.damaged(file, actions),
             Event::RunEnded { run, ended } => self.run_ended(run, ended, actions),
             Event::Written { key, hash, bytes } => self.hold(key, hash, bytes, actions),
             Event::Tick { used_bytes } => {
                 let busy = self.slots - self.free_slots.len() as u32;
-                let load = Load { held_bytes: self.store.held_bytes(), used_bytes, busy };
+                self.is_pressed = self.is_short(used_bytes, busy);
+                let load = Load { held_bytes: self.held_bytes(), used_bytes, busy, pressed: self.is_pressed };
                 actions.push(Action::Send(FromWorker::Heartbeat(load)));
             }
             Event::Drain => {
@@ -198,9 +267,12 @@ impl Worker {
                 }
                 self.drain(actions);
             }
+            Event::Joined => self.register(actions),
         }
         self.dispatch(actions);
-        if self.stage == Stage::Draining && self.runs.is_empty() {
+        self.store.shelf.balance(actions);
+        self.fetch(actions);
+        if self.stage == Stage::Draining && self.may_leave && self.runs.is_empty() {
             self.stage = Stage::Left;
             actions.push(Action::Leave(None));
         }
@@ -209,14 +281,24 @@ impl Worker {
         }
     }
 
-    /// A held value and its hash.
-    pub(crate) fn held(&self, key: Key) -> Option<(Bytes, Hash)> {
-        self.store.held(key).map(|(hash, bytes)| (bytes, hash))
+    /// Where a held value is. Being served counts as a use.
+    pub(crate) fn held(&mut self, key: Key) -> Option<Held> {
+        self.store.shelf.find(key)
     }
 
     /// Bytes of values that are held.
     pub(crate) fn held_bytes(&self) -> u64 {
-        self.store.held_bytes()
+        self.store.shelf.bytes()
+    }
+
+    /// Whether the disk has nothing to do.
+    pub(crate) fn is_disk_still(&self) -> bool {
+        self.store.shelf.is_still()
+    }
+
+    /// Bytes of values that can be held.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.store.shelf.capacity()
     }
 
     fn receive(&mut self, message: ToWorker, actions: &mut Vec<Action>) {
@@ -226,16 +308,39 @@ impl Worker {
             ToWorker::Recall { run } => self.give_back(run, Vec::new(), actions),
             ToWorker::Free { spans } => {
                 for span in spans {
-                    self.store.free(span);
-                    let within =
-                        |key: &Key| key.entry == span.entry && key.index >= span.first && key.index - span.first < span.count;
-                    let freed = self.fetches.iter_mut().filter(|((key, _), _)| within(key));
-                    freed.for_each(|(_, fetch)| fetch.freed = true);
+                    self.store.free(span, actions);
+                    self.fetches.free(span);
                 }
             }
+            ToWorker::Replicate { key, len, hash, places } => self.replicate(key, len, hash, places, actions),
             ToWorker::Drain => self.drain(actions),
+            ToWorker::Leave => {
+                self.may_leave = true;
+                self.drain(actions);
+            }
             ToWorker::Refused { reason } => self.abandon(reason, actions),
         }
+    }
+
+    /// Names what it has from before.
+    fn register(&mut self, actions: &mut Vec<Action>) {
+        if self.store.shelf.count() == 0 {
+            return;
+        }
+        let held = self.store.shelf.iter();
+        actions.extend(held.map(|(key, len, hash)| Action::Send(FromWorker::Holds { key, len, hash })));
+        actions.push(Action::Send(FromWorker::Registered));
+    }
+
+    /// The scheduler wants a copy of a value here.
+    fn replicate(&mut self, key: Key, len: u64, hash: Hash, places: Vec<Place>, actions: &mut Vec<Action>) {
+        if self.store.shelf.has(key, hash) {
+            return actions.push(Action::Send(FromWorker::Holds { key, len, hash }));
+        }
+        if self.stage != Stage::Serving || !self.store.shelf.has_room(len) {
+            return actions.push(Action::Send(FromWorker::Unreplicated { key }));
+        }
+        self.fetches.want_copy((key, hash), len, places);
     }
 
     /// Gives everything back that has not started, in the order of arrival.
@@ -270,18 +375,60 @@ impl Worker {
     }
 
     fn blob_arrived(&mut self, key: Key, hash: Hash, bytes: &Bytes, actions: &mut Vec<Action>) {
-        let fetch = self.fetches.remove(&(key, hash)).unwrap_or_default();
-        if !fetch.freed {
+        let ended = self.fetches.end(key, hash);
+        // Without room the runs get it all the same, and it goes with them.
+        if !ended.is_freed && self.store.shelf.has_room(bytes.len() as u64) {
             self.hold(key, hash, bytes.clone(), actions);
+        } else if ended.is_copy {
+            actions.push(Action::Send(FromWorker::Unreplicated { key }));
         }
-        for run in fetch.waiters {
-            self.fill(run, key, bytes);
+        ended.waiters.into_iter().for_each(|run| self.fill(run, key, bytes));
+    }
+
+    fn blob_missing(&mut self, key: Key, hash: Hash, actions: &mut Vec<Action>) {
+        let ended = self.fetches.end(key, hash);
+        if ended.is_copy {
+            actions.push(Action::Send(FromWorker::Unreplicated { key }));
         }
+        ended.waiters.into_iter().for_each(|run| self.give_back(run, vec![key], actions));
+    }
+
+    /// Begins to fetch inputs and to read them back, as far as there is room for them, those of the oldest run first. When nothing else
+    /// goes on that could make room, the oldest run's inputs come all the same.
+    fn fetch(&mut self, actions: &mut Vec<Action>) {
+        while let Some(next) = self.fetches.next() {
+            if !self.fetches.is_wanted(next, |run| self.runs.contains_key(run)) {
+                self.fetches.end(next.key, next.hash);
+                continue;
+            }
+            let taken = self.store.shelf.pinned_bytes().saturating_add(self.fetches.bytes());
+            let is_idle = !self.fetches.is_any_under_way() && self.ready.is_empty() && self.free_slots.len() as u32 == self.slots;
+            if taken.saturating_add(next.len) > self.budget.memory && !is_idle {
+                return;
+            }
+            match self.fetches.begin(next) {
+                Some(Source::Network(places)) => {
+                    actions.push(Action::FetchBlob { key: next.key, len: next.len, hash: next.hash, places });
+                }
+                Some(Source::File(file)) if self.store.shelf.has_file(file) => self.store.shelf.load(file, actions),
+                _ => self.blob_missing(next.key, next.hash, actions),
+            }
+        }
+    }
+
+    /// Whether memory is short for now: values are to leave it and the disk is busy with that, or tasks that run take up too much. Either
+    /// ends by itself, so that work that is held back for it is not held back for ever. What begins above a mark ends below a lower one.
+    fn is_short(&self, used_bytes: u64, busy: u32) -> bool {
+        let above = |bytes: u64, limit: u64| bytes > if self.is_pressed { limit / 8 * 7 } else { limit };
+        let (memory, leaving) = self.store.shelf.memory();
+        let is_spilling =
+            leaving > 0 && (self.is_pressed || above(memory, self.budget.memory.saturating_add(self.budget.memory / 8)));
+        is_spilling || busy > 0 && above(used_bytes, self.budget.process)
     }
 
     fn hold(&mut self, key: Key, hash: Hash, bytes: Bytes, actions: &mut Vec<Action>) {
         let len = bytes.len() as u64;
-        self.store.hold(key, hash, bytes);
+        self.store.shelf.hold(key, hash, bytes, actions);
         actions.push(Action::Send(FromWorker::Holds { key, len, hash }));
     }
 
@@ -301,7 +448,7 @@ impl Worker {
                 Phase::Unstarted { missing, work } => {
                     let waits = |waiters: &Vec<RunId>| waiters.iter().filter(|&waiter| waiter == run).count();
                     let found = usize::from(self.modules.is_awaited(entry.module, *run))
-                        + self.fetches.values().map(|fetch| waits(&fetch.waiters)).sum::<usize>()
+                        + self.fetches.waits(*run)
                         + self.awaited.values().map(waits).sum::<usize>();
                     assert_eq!(*missing as usize, found, "{run} waits for what will come");
                     assert_eq!(*missing == 0, listed, "{run} is ready");
@@ -320,6 +467,7 @@ impl Worker {
         if self.stage != Stage::Left {
             assert_eq!(self.modules.users(), users, "modules know their users");
         }
+        self.fetches.check();
         self.store.check();
     }
 }

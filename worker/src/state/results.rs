@@ -75,6 +75,18 @@ impl Ended {
         }
     }
 
+    /// Has an item that was to be stored fail instead.
+    pub(super) fn refuse(&mut self, item: u32, error: TaskError) {
+        let holds = |outcome: &Outcome| item.checked_sub(outcome.first).is_some_and(|at| at < outcome.values.count());
+        if let Some((outcome, _)) = self.outcomes.iter_mut().find(|(outcome, _)| holds(outcome)) {
+            outcome.stored.retain(|stored| stored.item != item);
+            let at = outcome.errors.partition_point(|error| error.item < item);
+            outcome.errors.insert(at, ItemError { item, error });
+        }
+        let at = self.void.partition_point(|&void| void < item);
+        self.void.insert(at, item);
+    }
+
     fn cut(&mut self, errors: Vec<ItemError>, dropped: Vec<u32>, elapsed: Duration) {
         let (mut errors, mut dropped) = (errors.into_iter().peekable(), dropped.into_iter().peekable());
         let lens: Vec<usize> = self.values.iter().map(<[u8]>::len).collect();

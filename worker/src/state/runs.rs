@@ -4,12 +4,12 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use quicsand::{
-    TaskErrorKind,
+    Size, TaskError, TaskErrorKind,
     ids::{EntryId, Hash, Key, RunId},
     wire::{Assignment, FromWorker, Inputs, Wanted},
 };
 
-use super::{Action, Ended, Stage, Work, Worker, modules::Found};
+use super::{Action, Budget, Ended, Held, Source, Stage, Work, Worker, modules::Found};
 
 /// A run that is not over.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub(super) struct RunEntry {
     pub(super) first: u64,
     pub(super) count: u32,
     pub(super) module: Hash,
+    /// Held values that are its inputs.
+    uses: Vec<(Key, Hash)>,
     pub(super) phase: Phase,
 }
 
@@ -76,13 +78,14 @@ impl Worker {
                 return;
             }
         };
-        for wanted in wanted {
-            missing += u32::from(!self.have(wanted, run, &mut inputs, actions));
-        }
-        let work = Box::new(Work { run, spec, module, entry, first, args, inputs, cancelled: Vec::new() });
         let arrival = self.arrivals;
         self.arrivals += 1;
-        self.runs.insert(run, RunEntry { arrival, entry, first, count, module, phase: Phase::Unstarted { missing, work } });
+        let mut uses = Vec::new();
+        for wanted in wanted {
+            missing += u32::from(!self.have(wanted, (run, arrival), &mut inputs, &mut uses));
+        }
+        let work = Box::new(Work { run, spec, module, entry, first, args, inputs, cancelled: Vec::new() });
+        self.runs.insert(run, RunEntry { arrival, entry, first, count, module, uses, phase: Phase::Unstarted { missing, work } });
         self.producers.insert((entry.key(first), run));
         if missing == 0 {
             self.ready.insert((arrival, run));
@@ -92,7 +95,7 @@ impl Worker {
     /// The key, if it was to be computed here before and neither is here nor will be.
     fn lost(&self, wanted: &Wanted) -> Option<Key> {
         match *wanted {
-            Wanted::Ahead(key) => (self.store.get(key).is_none() && !self.is_coming(key)).then_some(key),
+            Wanted::Ahead(key) => (!self.store.has(key) && !self.is_coming(key)).then_some(key),
             Wanted::Blob { .. } => None,
         }
     }
@@ -105,9 +108,24 @@ impl Worker {
     }
 
     /// Fills an input in if its value is here, else sees to it that it comes.
-    fn have(&mut self, wanted: Wanted, run: RunId, inputs: &mut Inputs, actions: &mut Vec<Action>) -> bool {
+    fn have(&mut self, wanted: Wanted, (run, arrival): (RunId, u64), inputs: &mut Inputs, uses: &mut Vec<(Key, Hash)>) -> bool {
+        let (Wanted::Ahead(key) | Wanted::Blob { key, .. }) = wanted;
+        let is_it = |held: Hash| !matches!(&wanted, Wanted::Blob { hash, .. } if *hash != held);
+        match self.store.shelf.find(key) {
+            Some(Held::Here { bytes, hash }) if is_it(hash) => {
+                inputs.fill(key, bytes);
+                self.store.shelf.pin(key, hash);
+                uses.push((key, hash));
+                return true;
+            }
+            Some(Held::OnDisk { file, len, hash }) if is_it(hash) => {
+                self.fetches.want((key, hash), len, Source::File(file), run, arrival);
+                return false;
+            }
+            _ => {}
+        }
         match wanted {
-            Wanted::Ahead(key) => match self.store.get(key) {
+            Wanted::Ahead(key) => match self.store.recent(key) {
                 Some(value) => {
                     inputs.fill(key, value);
                     true
@@ -117,28 +135,21 @@ impl Worker {
                     false
                 }
             },
-            Wanted::Blob { key, len, hash, places } => match self.store.held(key) {
-                Some((held, value)) if held == hash => {
-                    inputs.fill(key, value);
-                    true
-                }
-                _ => {
-                    let fetch = self.fetches.entry((key, hash)).or_insert_with(|| {
-                        actions.push(Action::FetchBlob { key, len, hash, places });
-                        super::Fetch::default()
-                    });
-                    fetch.waiters.push(run);
-                    fetch.freed = false;
-                    false
-                }
-            },
+            Wanted::Blob { key, len, hash, places } => {
+                self.fetches.want((key, hash), len, Source::Network(places), run, arrival);
+                false
+            }
         }
     }
 
     /// An input of a waiting run is here.
     pub(super) fn fill(&mut self, run: RunId, key: Key, value: &Bytes) {
-        if let Some(RunEntry { phase: Phase::Unstarted { work, .. }, .. }) = self.runs.get_mut(&run) {
+        if let Some(RunEntry { uses, phase: Phase::Unstarted { work, .. }, .. }) = self.runs.get_mut(&run) {
             work.inputs.fill(key, value.clone());
+            if let Some(Held::Here { hash, .. }) = self.store.shelf.look(key) {
+                self.store.shelf.pin(key, hash);
+                uses.push((key, hash));
+            }
             self.one_less(run);
         }
     }
@@ -220,10 +231,18 @@ impl Worker {
         {
             self.store.remember(entry.entry.key(entry.first), value);
         }
-        let values: Vec<_> = awaited.iter().map(|(key, _)| ended.value((key.index - entry.first) as u32)).collect();
         for (stored, bytes) in std::mem::take(&mut ended.kept) {
-            self.store.hold(entry.entry.key(entry.first + u64::from(stored.item)), stored.hash, bytes);
+            let key = entry.entry.key(entry.first + u64::from(stored.item));
+            if self.store.shelf.has_room(stored.len) {
+                self.store.shelf.hold(key, stored.hash, bytes.clone(), actions);
+                ended.kept.push((stored, bytes));
+            } else {
+                let mut error = TaskError::new(TaskErrorKind::Worker, "", key, self.no_room(stored.len));
+                error.worker.clone_from(&self.name);
+                ended.refuse(stored.item, error);
+            }
         }
+        let values: Vec<_> = awaited.iter().map(|(key, _)| ended.value((key.index - entry.first) as u32)).collect();
         finish(run, ended, actions);
         for ((key, waiters), value) in awaited.into_iter().zip(values) {
             for waiter in waiters {
@@ -235,9 +254,22 @@ impl Worker {
         }
     }
 
+    /// Why a value of so many bytes is not held, and what its owner can do.
+    pub(crate) fn no_room(&self, len: u64) -> String {
+        let Budget { memory, disk, .. } = self.budget;
+        let held = Size(self.held_bytes());
+        let disk = match self.capacity() > memory {
+            true => format!("and {} on disk (--spill-limit)", Size(disk)),
+            false => "and cannot use its disk (--spill-dir)".to_owned(),
+        };
+        let limits = format!("its owner allows {} in memory (--hold-limit) {disk}", Size(memory));
+        format!("the worker has no room for a value of {}: it holds {held}, {limits}", Size(len))
+    }
+
     /// Takes a run off every list but those of what it waits for.
     fn remove(&mut self, run: RunId) -> Option<RunEntry> {
         let entry = self.runs.remove(&run)?;
+        entry.uses.iter().for_each(|&(key, hash)| self.store.shelf.unpin(key, hash));
         self.ready.remove(&(entry.arrival, run));
         self.modules.release(entry.module, run);
         self.producers.remove(&(entry.entry.key(entry.first), run));

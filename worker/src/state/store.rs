@@ -1,13 +1,12 @@
-//! The values that a worker has. Owns: held values (the scheduler knows of them and says when to forget them) and the recent small
-//! results (nobody counts on them, they are bounded). Must not know: runs.
+//! The values that a worker has. Owns: the recent small results, on which nobody counts and which are bounded; held values, of which the
+//! scheduler knows and says when to forget them, are on the shelf. Must not know: runs.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use quicsand::{
-    codec::Span,
-    ids::{Hash, Key},
-};
+use quicsand::{codec::Span, ids::Key};
+
+use super::{Action, Budget, shelf::Shelf};
 
 /// Number of recent small results that are kept.
 const RECENT_VALUES: usize = 4096;
@@ -15,10 +14,9 @@ const RECENT_VALUES: usize = 4096;
 const RECENT_BYTES: usize = 16 << 20;
 
 /// Values by key.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Store {
-    held: BTreeMap<Key, (Hash, Bytes)>,
-    held_bytes: u64,
+    pub(super) shelf: Shelf,
     recent: BTreeMap<Key, (u64, Bytes)>,
     recent_order: BTreeMap<u64, Key>,
     recent_bytes: usize,
@@ -26,27 +24,26 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// A value, held or recent.
-    pub(super) fn get(&self, key: Key) -> Option<Bytes> {
-        self.held(key).map(|(_, bytes)| bytes).or_else(|| self.recent.get(&key).map(|(_, bytes)| bytes.clone()))
+    pub(super) fn new(budget: Budget) -> Self {
+        Self { shelf: Shelf::new(budget), recent: BTreeMap::new(), recent_order: BTreeMap::new(), recent_bytes: 0, clock: 0 }
     }
 
-    /// A held value and its hash.
-    pub(super) fn held(&self, key: Key) -> Option<(Hash, Bytes)> {
-        self.held.get(&key).cloned()
+    /// A small result of late.
+    pub(super) fn recent(&self, key: Key) -> Option<Bytes> {
+        self.recent.get(&key).map(|(_, bytes)| bytes.clone())
     }
 
-    /// Bytes of held values.
-    pub(super) fn held_bytes(&self) -> u64 {
-        self.held_bytes
+    /// The registration is over: keeps what is held, for the next one.
+    pub(super) fn rest(&mut self) {
+        self.shelf.unpin_all();
+        self.recent.clear();
+        self.recent_order.clear();
+        self.recent_bytes = 0;
     }
 
-    /// Holds a value until it is freed; a value of the same key is replaced.
-    pub(super) fn hold(&mut self, key: Key, hash: Hash, bytes: Bytes) {
-        self.held_bytes += bytes.len() as u64;
-        if let Some((_, old)) = self.held.insert(key, (hash, bytes)) {
-            self.held_bytes -= old.len() as u64;
-        }
+    /// Whether a value is held, or recent.
+    pub(super) fn has(&self, key: Key) -> bool {
+        self.recent.contains_key(&key) || self.shelf.look(key).is_some()
     }
 
     /// Remembers a small result for a while.
@@ -63,13 +60,9 @@ impl Store {
     }
 
     /// Forgets every value of `span`.
-    pub(super) fn free(&mut self, span: Span) {
+    pub(super) fn free(&mut self, span: Span, actions: &mut Vec<Action>) {
+        self.shelf.free(span, actions);
         let keys = span.entry.key(span.first)..span.entry.key(span.first.saturating_add(span.count));
-        for key in self.held.range(keys.clone()).map(|(&key, _)| key).collect::<Vec<_>>() {
-            if let Some((_, bytes)) = self.held.remove(&key) {
-                self.held_bytes -= bytes.len() as u64;
-            }
-        }
         for key in self.recent.range(keys).map(|(&key, _)| key).collect::<Vec<_>>() {
             self.forget(key);
         }
@@ -84,7 +77,7 @@ impl Store {
 
     #[cfg(test)]
     pub(super) fn check(&self) {
-        assert_eq!(self.held_bytes, self.held.values().map(|(_, bytes)| bytes.len() as u64).sum::<u64>());
+        self.shelf.check();
         assert_eq!(self.recent_bytes, self.recent.values().map(|(_, bytes)| bytes.len()).sum::<usize>());
         assert!(self.recent.len() <= RECENT_VALUES && self.recent_bytes <= RECENT_BYTES);
         assert_eq!(self.recent.len(), self.recent_order.len());
@@ -94,7 +87,7 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use quicsand::ids::{ClientId, EntryId};
+    use quicsand::ids::{ClientId, EntryId, Hash};
 
     use super::*;
 
@@ -102,32 +95,32 @@ mod tests {
 
     #[test]
     fn held_values_stay_until_freed() {
-        let mut store = Store::default();
+        let (mut store, mut actions) = (Store::new(Budget::MUCH), Vec::new());
         for i in 0..10 {
-            store.hold(ENTRY.key(i), Hash([i as u8; 32]), Bytes::from(vec![0; 10]));
+            store.shelf.hold(ENTRY.key(i), Hash([i as u8; 32]), Bytes::from(vec![0; 10]), &mut actions);
         }
-        store.hold(ENTRY.key(3), Hash([9; 32]), Bytes::from(vec![0; 5]));
+        store.shelf.hold(ENTRY.key(3), Hash([9; 32]), Bytes::from(vec![0; 5]), &mut actions);
         store.check();
-        assert_eq!(store.held_bytes(), 95);
-        store.free(Span { entry: ENTRY, first: 2, count: 7 });
+        assert_eq!(store.shelf.bytes(), 95);
+        store.free(Span { entry: ENTRY, first: 2, count: 7 }, &mut actions);
         store.check();
-        assert_eq!((store.held_bytes(), store.get(ENTRY.key(3))), (30, None));
-        assert!(store.get(ENTRY.key(9)).is_some());
-        store.free(Span { entry: ENTRY, first: 0, count: u64::MAX });
-        assert_eq!(store.held_bytes(), 0);
+        assert_eq!((store.shelf.bytes(), store.has(ENTRY.key(3))), (30, false));
+        assert!(store.has(ENTRY.key(9)));
+        store.free(Span { entry: ENTRY, first: 0, count: u64::MAX }, &mut actions);
+        assert_eq!((store.shelf.bytes(), actions.len()), (0, 0));
     }
 
     #[test]
     fn recent_values_are_bounded_by_number_and_bytes() {
-        let mut store = Store::default();
+        let mut store = Store::new(Budget::MUCH);
         for i in 0..=RECENT_VALUES as u64 {
             store.remember(ENTRY.key(i), Bytes::from_static(b"x"));
             store.remember(ENTRY.key(i), Bytes::from_static(b"xy"));
         }
         store.check();
-        assert_eq!((store.get(ENTRY.key(0)), store.get(ENTRY.key(1)).is_some()), (None, true));
+        assert_eq!((store.recent(ENTRY.key(0)), store.has(ENTRY.key(1))), (None, true));
         store.remember(ENTRY.key(0), Bytes::from(vec![0; RECENT_BYTES]));
         store.check();
-        assert_eq!((store.recent.len(), store.held_bytes()), (1, 0));
+        assert_eq!((store.recent.len(), store.shelf.bytes()), (1, 0));
     }
 }

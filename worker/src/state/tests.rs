@@ -23,7 +23,7 @@ pub(super) struct Rig {
 impl Rig {
     /// With its module at hand if `ready`.
     fn new(slots: u32, ready: bool) -> Self {
-        let mut rig = Self { worker: Worker::new(slots, "w".into()), actions: Vec::new() };
+        let mut rig = Self { worker: Worker::new(slots, "w".into(), Budget::MUCH, Kept::default()), actions: Vec::new() };
         if ready {
             rig.worker.modules.ready(MODULE);
         }
@@ -92,11 +92,18 @@ fn told(action: &Action) -> String {
         Action::Send(FromWorker::Finished { run, outcome, .. }) => format!("finished {run} {}", items(outcome)),
         Action::Send(FromWorker::Returned { run, missing }) => format!("returned {run} {missing:?}"),
         Action::Send(FromWorker::Holds { key, .. }) => format!("holds {key}"),
-        Action::Send(FromWorker::Heartbeat(load)) => format!("heartbeat {} {}", load.held_bytes, load.busy),
+        Action::Send(FromWorker::Heartbeat(load)) => {
+            format!("heartbeat {} {}{}", load.held_bytes, load.busy, if load.pressed { " pressed" } else { "" })
+        }
+        Action::Send(FromWorker::Registered) => "registered".into(),
+        Action::Send(FromWorker::Unreplicated { key }) => format!("no copy {key}"),
         Action::Send(FromWorker::Draining) => "draining".into(),
         Action::FetchModule(_) => "module".into(),
         Action::ForgetModule(_) => "forget".into(),
         Action::FetchBlob { key, .. } => format!("blob {key}"),
+        Action::Spill { file, .. } => format!("spill {file}"),
+        Action::Load { file, .. } => format!("load {file}"),
+        Action::Unlink { file } => format!("unlink {file}"),
         Action::Execute { slot, work } => format!("run {} on {slot}", work.run),
         Action::Stop { slot, first, count } => format!("stop {slot} {first}+{count}"),
         Action::Leave(reason) => format!("leave {}", reason.as_deref().unwrap_or("well")),
@@ -171,7 +178,8 @@ fn calls_sent_ahead_run_when_their_input_appears() {
     assert_eq!(rig.assign(3, key(3, 0), 1, vec![ahead(key(2, 0))]), "");
     assert_eq!(rig.ended(1, values(4, 1)), "finished 1 vvvv, started 2, run 2 on 0");
     assert_eq!(rig.ended(2, values(1, INLINE_BYTES + 1)), "finished 2 s, started 3, run 3 on 0");
-    assert_eq!(rig.worker.held(key(2, 0)).map(|(value, _)| value.len()), Some(INLINE_BYTES + 1));
+    let held = rig.worker.held(key(2, 0));
+    assert!(matches!(held, Some(Held::Here { bytes, .. }) if bytes.len() == INLINE_BYTES + 1));
     assert_eq!(rig.ended(3, values(1, 1)), "finished 3 v");
     assert_eq!(rig.assign(4, key(4, 0), 1, vec![ahead(key(3, 0))]), "started 4, run 4 on 0", "a recent result");
     assert_eq!(
@@ -230,9 +238,54 @@ fn draining_returns_what_has_not_started_and_finishes_what_runs() {
     assert_eq!(told, format!("draining, returned 2 [], returned 3 [{}], returned 4 []", key(2, 0)));
     assert_eq!(rig.handle(Event::Drain), "");
     assert_eq!(rig.assign(5, key(5, 0), 1, vec![]), "returned 5 []");
+    assert_eq!(rig.say(ToWorker::Leave), "", "something runs");
     assert_eq!(rig.ended(1, values(1, 1)), "finished 1 v, leave well");
     assert_eq!(rig.handle(Event::Drain), "");
-    assert_eq!(Rig::new(1, true).say(ToWorker::Drain), "leave well");
+    assert_eq!(Rig::new(1, true).say(ToWorker::Drain), "", "it may have what others need");
+    assert_eq!(Rig::new(1, true).say(ToWorker::Leave), "leave well");
+}
+
+fn copy_of(key: Key) -> ToWorker {
+    let bytes = blob_bytes();
+    ToWorker::Replicate { key, len: bytes.len() as u64, hash: Hash::of(&bytes), places: vec![] }
+}
+
+#[test]
+fn copies_are_fetched_once_and_answered() {
+    let mut rig = Rig::new(1, true);
+    let (wanted, hash) = (key(1, 0), Hash::of(&blob_bytes()));
+    assert_eq!(rig.say(copy_of(wanted)), format!("blob {wanted}"));
+    assert_eq!(rig.assign(1, key(2, 0), 1, vec![blob(wanted)]), "", "it is coming already");
+    let told = rig.handle(Event::BlobArrived { key: wanted, hash, bytes: blob_bytes() });
+    assert_eq!(told, format!("holds {wanted}, started 1, run 1 on 0"));
+    assert_eq!(rig.say(copy_of(wanted)), format!("holds {wanted}"), "it is here");
+    let other = key(1, 1);
+    assert_eq!(rig.say(copy_of(other)), format!("blob {other}"));
+    assert_eq!(rig.handle(Event::BlobMissing { key: other, hash }), format!("no copy {other}"));
+    let large = ToWorker::Replicate { key: other, len: u64::MAX, hash, places: vec![] };
+    assert_eq!(rig.say(large), format!("no copy {other}"), "there is no room");
+    rig.handle(Event::Drain);
+    assert_eq!(rig.say(copy_of(other)), format!("no copy {other}"), "it is leaving");
+}
+
+#[test]
+fn what_is_held_outlives_a_connection_and_is_named_at_the_next() {
+    let mut rig = Rig::new(1, true);
+    rig.assign(1, key(1, 0), 1, vec![]);
+    rig.ended(1, values(1, INLINE_BYTES + 1));
+    rig.assign(2, key(1, 1), 1, vec![]);
+    rig.ended(2, values(1, 1));
+    assert!(rig.worker.store.recent(key(1, 1)).is_some(), "recent");
+    let kept = rig.worker.take_kept();
+    assert_eq!(kept.len(), 1);
+    let mut again = Worker::new(1, "w".into(), Budget::MUCH, kept);
+    assert!(again.held(key(1, 0)).is_some() && again.store.recent(key(1, 1)).is_none());
+    let mut actions = Vec::new();
+    again.handle(Event::Joined, &mut actions);
+    again.check();
+    assert_eq!(actions.iter().map(told).collect::<Vec<_>>(), [format!("holds {}", key(1, 0)), "registered".into()]);
+    let mut fresh = Rig::new(1, true);
+    assert_eq!(fresh.handle(Event::Joined), "", "nothing to name");
 }
 
 #[test]
@@ -259,4 +312,123 @@ fn idle_modules_go_when_there_are_many() {
         (0..70).map(|i| rig.handle(Event::ModuleReady(Hash([i + 100; 32])))).filter(|told| !told.is_empty()).collect();
     assert_eq!(told, ["forget"; 7]);
     assert!(rig.worker.modules.is_ready(MODULE), "it is in use");
+}
+
+/// With room for two large results in memory and two on disk.
+fn small(slots: u32) -> Rig {
+    let large = (INLINE_BYTES + 1) as u64;
+    let mut rig = Rig::new(slots, true);
+    rig.worker = Worker::new(slots, "w".into(), Budget { memory: 2 * large, disk: 2 * large, process: 1000 }, Kept::default());
+    rig.worker.modules.ready(MODULE);
+    rig
+}
+
+fn large() -> Run {
+    values(1, INLINE_BYTES + 1)
+}
+
+#[test]
+fn large_results_go_to_disk_and_come_back_for_runs() {
+    let mut rig = small(1);
+    for run in 0..3 {
+        rig.assign(run, key(run, 0), 1, vec![]);
+    }
+    assert_eq!(rig.ended(0, large()), "finished 0 s, started 1, run 1 on 0");
+    assert_eq!(rig.ended(1, large()), "finished 1 s, started 2, run 2 on 0");
+    assert_eq!(rig.ended(2, large()), "finished 2 s, spill 0");
+    assert_eq!(rig.handle(Event::Spilled { file: 0 }), "");
+    assert!(matches!(rig.worker.held(key(0, 0)), Some(Held::OnDisk { file: 0, .. })));
+    assert_eq!(rig.assign(3, key(3, 0), 1, vec![ahead(key(0, 0))]), "load 0");
+    let bytes = large().get(0);
+    assert_eq!(rig.handle(Event::Loaded { file: 0, bytes }), "started 3, run 3 on 0, spill 1");
+    assert!(matches!(rig.worker.held(key(0, 0)), Some(Held::Here { .. })));
+}
+
+#[test]
+fn a_damaged_file_is_told_as_missing() {
+    let mut rig = small(1);
+    for run in 0..3 {
+        rig.assign(run, key(run, 0), 1, vec![]);
+        rig.ended(run, large());
+    }
+    rig.handle(Event::Spilled { file: 0 });
+    assert_eq!(rig.assign(3, key(3, 0), 1, vec![ahead(key(0, 0))]), "load 0");
+    let told = rig.handle(Event::Loaded { file: 0, bytes: None });
+    assert_eq!(told, format!("unlink 0, returned 3 [{}]", key(0, 0)));
+    assert_eq!(rig.worker.held(key(0, 0)), None);
+    assert_eq!(rig.assign(4, key(3, 0), 1, vec![ahead(key(0, 0))]), format!("returned 4 [{}]", key(0, 0)));
+}
+
+#[test]
+fn a_result_that_fits_nowhere_fails_and_names_the_caps() {
+    let mut rig = small(1);
+    for run in 0..4 {
+        rig.assign(run, key(run, 0), 1, vec![]);
+        assert!(rig.ended(run, large()).starts_with(&format!("finished {run} s")));
+    }
+    rig.assign(4, key(4, 0), 3, vec![]);
+    rig.assign(5, key(5, 0), 1, vec![ahead(key(4, 1))]);
+    let mut mixed = RunBuilder::default();
+    [1, INLINE_BYTES + 1, 1].into_iter().for_each(|len| mixed.push(&vec![1; len]).expect("short"));
+    rig.worker.handle(
+        Event::RunEnded { run: RunId(4), ended: Ended::new(mixed.take(), vec![], vec![], Duration::ZERO) },
+        &mut rig.actions,
+    );
+    rig.worker.check();
+    let Action::Send(FromWorker::Finished { outcome, .. }) = &rig.actions[0] else { panic!("{:?}", rig.actions) };
+    assert_eq!(items(outcome), "vev");
+    let error = &outcome.errors[0].error;
+    assert_eq!((&error.kind, error.key), (&TaskErrorKind::Worker, key(4, 1)));
+    assert!(error.message.contains("(--hold-limit)") && error.message.contains("(--spill-limit)"), "{}", error.message);
+    assert_eq!(told(&rig.actions[1]), format!("returned 5 [{}]", key(4, 1)));
+}
+
+#[test]
+fn inputs_come_as_there_is_room_the_oldest_first() {
+    let mut rig = small(2);
+    let wants = |index: u64| {
+        let place = InputPlace::Blob { len: (INLINE_BYTES + 1) as u64, hash: Hash([index as u8; 32]), places: vec![] };
+        Input { key: key(9, index), count: 1, place }
+    };
+    let arrive = |index: u64| Event::BlobArrived {
+        key: key(9, index),
+        hash: Hash([index as u8; 32]),
+        bytes: large().get(0).expect("a value"),
+    };
+    assert_eq!(rig.assign(0, key(0, 0), 1, vec![wants(0)]), format!("blob {}", key(9, 0)));
+    assert_eq!(rig.assign(1, key(1, 0), 1, vec![wants(1)]), format!("blob {}", key(9, 1)));
+    assert_eq!(rig.assign(2, key(2, 0), 1, vec![wants(2), wants(3), wants(4)]), "", "no room");
+    assert_eq!(rig.assign(3, key(3, 0), 1, vec![wants(0)]), "", "is under way");
+    let told = rig.handle(arrive(0));
+    assert_eq!(told, format!("holds {}, started 0, run 0 on 0, started 3, run 3 on 1", key(9, 0)));
+    assert_eq!(rig.handle(arrive(1)), format!("holds {}", key(9, 1)));
+    assert_eq!(rig.ended(0, values(1, 1)), "finished 0 v, started 1, run 1 on 0");
+    assert_eq!(rig.ended(3, values(1, 1)), format!("finished 3 v, blob {}", key(9, 2)), "its input is not used any more");
+    assert_eq!(rig.ended(1, values(1, 1)), format!("finished 1 v, blob {}", key(9, 3)));
+    let told = rig.handle(arrive(2));
+    assert_eq!(told, format!("holds {}, spill 0", key(9, 2)));
+    let told = rig.handle(arrive(3));
+    assert_eq!(told, format!("holds {}, spill 1, blob {}", key(9, 3), key(9, 4)), "nothing else could make room");
+}
+
+#[test]
+fn a_worker_is_pressed_while_that_ends_by_itself() {
+    let mut rig = small(2);
+    let tick = |used_bytes| Event::Tick { used_bytes };
+    let held = 4 * (INLINE_BYTES + 1);
+    for run in 0..4 {
+        rig.assign(run, key(run, 0), 1, vec![]);
+        rig.ended(run, large());
+    }
+    assert_eq!(rig.handle(tick(0)), format!("heartbeat {held} 0 pressed"), "two values are on their way to disk");
+    rig.handle(Event::Spilled { file: 0 });
+    assert_eq!(rig.handle(tick(0)), format!("heartbeat {held} 0 pressed"));
+    rig.handle(Event::Spilled { file: 1 });
+    assert_eq!(rig.handle(tick(0)), format!("heartbeat {held} 0"), "full, but nothing will change that");
+    assert_eq!(rig.handle(tick(5000)), format!("heartbeat {held} 0"), "nothing runs");
+    rig.assign(5, key(5, 0), 1, vec![]);
+    assert_eq!(rig.handle(tick(900)), format!("heartbeat {held} 1"));
+    assert_eq!(rig.handle(tick(1001)), format!("heartbeat {held} 1 pressed"));
+    assert_eq!(rig.handle(tick(900)), format!("heartbeat {held} 1 pressed"), "not yet below the lower mark");
+    assert_eq!(rig.handle(tick(800)), format!("heartbeat {held} 1"));
 }

@@ -73,6 +73,8 @@ impl Local {
         let config = Config {
             // The one worker never goes silent, and whatever is sent lies in this process either way.
             lease: Duration::MAX,
+            // Nobody would wake a call that rests.
+            retry_delay: Duration::ZERO,
             client_bytes: u64::MAX,
             // There is no way whose length it would save.
             ahead: 0,
@@ -147,6 +149,8 @@ impl Local {
             grant_secret: [0; 32],
             labels: Vec::new(),
             resources: Vec::new(),
+            incarnation: 0,
+            keeps: 0,
         };
         self.event(core, Event::WorkerJoined { worker: WORKER, who: NOBODY, name: String::new(), hello });
     }
@@ -170,7 +174,11 @@ impl Local {
                         events.extend(self.to_worker(core, message).map(|answer| Event::FromWorker(WORKER, answer)));
                     }
                     // Nothing is kept outside the scheduler, and closing is the owner's business.
-                    Action::Drop(_) | Action::DisconnectClient(_) | Action::DisconnectWorker(_) => {}
+                    Action::Drop(_)
+                    | Action::DisconnectClient(_)
+                    | Action::DisconnectWorker(_)
+                    | Action::ForgetClient(_)
+                    | Action::Probe(_) => {}
                 }
             }
         }
@@ -202,7 +210,9 @@ impl Local {
                 tracing::error!(reason, "the scheduler refused the in-process worker");
                 None
             }
-            ToWorker::Free { .. } | ToWorker::Drain => None,
+            // There is nobody to have a copy of.
+            ToWorker::Replicate { key, .. } => Some(FromWorker::Unreplicated { key }),
+            ToWorker::Free { .. } | ToWorker::Drain | ToWorker::Leave => None,
         }
     }
 

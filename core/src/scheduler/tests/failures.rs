@@ -7,9 +7,9 @@ use bytes::Bytes;
 use super::lab::{CLIENT, Lab, args, entry, hole, key, same, span, spec, values};
 use crate::{
     TaskErrorKind,
-    codec::{Run, Source, Span},
+    codec::{Args, Run, Source, Span},
     ids::{ClientId, EntryId, RunId, WorkerId},
-    scheduler::{Action, Config, Event},
+    scheduler::{Action, Config, Departure, Event},
     wire::{FromClient, FromWorker, Outcome, ToClient, ToWorker},
 };
 
@@ -46,10 +46,14 @@ fn failures_are_retried_as_often_as_asked() {
     let mut spec = spec("f");
     spec.options.retries = 2;
     lab.client(FromClient::Call { seq: 1, spec, args: args(1, Vec::new()) });
-    for _ in 0..2 {
+    for pause_ms in [50, 100] {
         let (_, assignment) = lab.assignment();
         lab.fail(1, assignment.run);
         assert!(lab.told().is_empty());
+        assert_eq!(lab.why(1)[0].0, 1, "it rests");
+        lab.wait_with(Duration::from_millis(pause_ms - 1), &[1]);
+        assert!(lab.assigned().is_empty(), "not yet");
+        lab.wait_with(Duration::from_millis(1), &[1]);
     }
     let (_, assignment) = lab.assignment();
     lab.fail(1, assignment.run);
@@ -94,7 +98,8 @@ fn poison_is_found_by_deaths_alone() {
     let told = lab.told();
     let [ToClient::Failed { error, .. }] = &told[..] else { panic!("{told:?}") };
     assert_eq!(error.kind, TaskErrorKind::Poisonous { deaths: 3 });
-    assert!(error.message.contains("w1, w2, w3"), "{}", error.message);
+    let history = "it ran alone on w1 (its process died), then on w2 (its process died), then on w3 (its process died)";
+    assert_eq!(error.message, history);
 }
 
 #[test]
@@ -113,7 +118,7 @@ fn a_revoked_workers_work_goes_elsewhere_at_once_and_is_not_blamed() {
     let elsewhere = |action: &Action| matches!(action, Action::ToWorker(WorkerId(2), ToWorker::Assign(_)));
     assert!(actions.iter().any(elsewhere), "{actions:?}");
     lab.event(Event::WorkerRevoked { worker: WorkerId(1) });
-    lab.event(Event::WorkerLeft { worker: WorkerId(1) });
+    lab.leave(1);
 }
 
 #[test]
@@ -127,9 +132,12 @@ fn drains_cut_offs_and_what_had_not_started_never_count() {
     let (_, again) = lab.assignment();
     assert!(again.run > assignment.run);
     lab.start(2, again.run);
-    lab.now += Duration::from_secs(60);
-    lab.event(Event::Tick);
+    lab.wait(Duration::from_secs(1));
     assert!(lab.take().contains(&Action::DisconnectWorker(WorkerId(2))), "its lease is over");
+    lab.rejoin(22, 2, 1, 0);
+    let (_, again) = lab.assignment();
+    lab.start(22, again.run);
+    lab.depart(22, Departure::Left);
     lab.join(3, 1);
     let (_, again) = lab.assignment();
     lab.start(3, again.run);
@@ -157,7 +165,7 @@ fn silence_is_measured_from_the_last_word() {
     let mut lab = Lab::new();
     lab.join(1, 1);
     for _ in 0..5 {
-        lab.now += Duration::from_secs(4);
+        lab.wait(Duration::from_millis(900));
         lab.worker(1, FromWorker::Heartbeat(Default::default()));
     }
     assert_eq!(lab.scheduler.status().workers.len(), 1);
@@ -272,6 +280,19 @@ fn overdrawn_credit_is_refused() {
     assert!(lab.told().is_empty(), "one message may be larger");
     lab.client(data(2));
     assert!(matches!(&lab.told()[..], [ToClient::Refused { .. }]));
+}
+
+#[test]
+fn a_call_whose_message_would_be_too_long_fails_alone() {
+    let mut lab = Lab::new();
+    lab.join(1, 1);
+    let args = Args { run: Run::single(vec![0; 32 << 20].into()).expect("short"), holes: Vec::new() };
+    lab.client(FromClient::Call { seq: 2, spec: spec("f"), args });
+    let told = lab.told();
+    let [ToClient::Failed { seq: 2, error, .. }] = &told[..] else { panic!("{told:?}") };
+    assert!(error.message.contains("scatter what is large"), "{error}");
+    lab.call(3, Vec::new());
+    assert_eq!(lab.assigned().len(), 1, "the worker goes on");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::{
     Options, Requirements, TaskError, TaskErrorKind,
     codec::{Args, Hole, Lens, Run, Source, Span},
     ids::{ClientId, EntryId, Hash, Identity, Key, RunId, TaskId, WorkerId},
-    scheduler::{Action, Config, Event, Scheduler},
+    scheduler::{Action, Config, Departure, Event, Scheduler},
     wire::{Assignment, CallSpec, FromClient, FromWorker, ItemError, Outcome, Stored, ToClient, ToWorker, WorkerHello},
 };
 
@@ -53,6 +53,15 @@ impl Lab {
 
     /// Lets a worker in that has this: labels and resources as one writes them, `zone=a gpu=1`.
     pub(super) fn join_with(&mut self, worker: u64, slots: u32, offer: &str) {
+        self.join_as(worker, worker, slots, offer, 0);
+    }
+
+    /// Worker `process` comes back, with another number and so many values.
+    pub(super) fn rejoin(&mut self, worker: u64, process: u64, slots: u32, keeps: u64) {
+        self.join_as(worker, process, slots, "", keeps);
+    }
+
+    fn join_as(&mut self, worker: u64, process: u64, slots: u32, offer: &str, keeps: u64) {
         let offer = requirements(offer);
         let hello = WorkerHello {
             slots,
@@ -62,13 +71,40 @@ impl Lab {
             grant_secret: [worker as u8; 32],
             labels: offer.labels().map(|(name, value)| (name.into(), value.into())).collect(),
             resources: offer.resources().map(|(name, amount)| (name.into(), amount)).collect(),
+            incarnation: process,
+            keeps,
         };
-        let name = format!("w{worker}");
-        self.event(Event::WorkerJoined { worker: WorkerId(worker), who: identity(worker), name, hello });
+        let name = format!("w{process}");
+        self.event(Event::WorkerJoined { worker: WorkerId(worker), who: identity(process), name, hello });
     }
 
+    /// A worker's process is known to have ended.
     pub(super) fn leave(&mut self, worker: u64) {
-        self.event(Event::WorkerLeft { worker: WorkerId(worker) });
+        self.depart(worker, Departure::Died);
+    }
+
+    pub(super) fn depart(&mut self, worker: u64, departure: Departure) {
+        self.event(Event::WorkerLeft { worker: WorkerId(worker), departure });
+    }
+
+    /// Time goes by, with a tick whenever one is due.
+    pub(super) fn wait(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(due) = self.scheduler.next_deadline().filter(|due| *due <= end) {
+            self.now = self.now.max(due);
+            self.event(Event::Tick);
+        }
+        self.now = end;
+        self.event(Event::Tick);
+    }
+
+    /// As [`wait`](Self::wait), while these workers say that they are there.
+    pub(super) fn wait_with(&mut self, time: Duration, workers: &[u64]) {
+        let end = self.now + time;
+        while self.now < end {
+            workers.iter().for_each(|&worker| self.worker(worker, FromWorker::Heartbeat(Default::default())));
+            self.wait(Duration::from_millis(100).min(end - self.now));
+        }
     }
 
     pub(super) fn call(&mut self, seq: u64, holes: Vec<Hole>) {

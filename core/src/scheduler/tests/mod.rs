@@ -1,5 +1,8 @@
 //! Tests of the scheduler: examples of each rule, and random plays against a model of a fleet.
 
+mod absence;
+mod away;
+mod copies;
 mod examples;
 mod failures;
 mod lab;
@@ -7,5 +10,6 @@ mod model;
 mod operators;
 mod play;
 mod requirements;
+mod sharing;
 mod speed;
 mod values;

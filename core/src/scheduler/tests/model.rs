@@ -124,6 +124,10 @@ pub(super) struct FakeWorker {
     /// Small results that it happens to remember.
     recent: BTreeMap<Key, Bytes>,
     pub(super) draining: bool,
+    /// It was told to go.
+    pub(super) may_leave: bool,
+    /// Values that it is to get a copy of.
+    copies: Vec<(Key, InputPlace)>,
     /// Items that had their hiccup.
     hiccuped: BTreeSet<Key>,
 }
@@ -138,12 +142,27 @@ impl FakeWorker {
             stored: BTreeMap::new(),
             recent: BTreeMap::new(),
             draining: false,
+            may_leave: false,
+            copies: Vec::new(),
             hiccuped: BTreeSet::new(),
         }
     }
 
-    pub(super) fn task_count(&self) -> usize {
-        self.tasks.len()
+    /// It joins again, with what it stored and nothing else; gives what it says first.
+    pub(super) fn return_again(&mut self) -> Vec<FromWorker> {
+        self.incoming.clear();
+        self.tasks.clear();
+        self.recent.clear();
+        self.copies.clear();
+        self.hello.keeps = self.stored.len() as u64;
+        let holds =
+            self.stored.iter().map(|(&key, bytes)| FromWorker::Holds { key, len: bytes.len() as u64, hash: Hash::of(bytes) });
+        holds.chain([FromWorker::Registered]).collect()
+    }
+
+    /// Whether it has nothing to do.
+    pub(super) fn is_idle(&self) -> bool {
+        self.tasks.is_empty() && self.copies.is_empty() && self.incoming.is_empty()
     }
 
     /// Reads the oldest message.
@@ -172,6 +191,8 @@ impl FakeWorker {
                 }
             }
             ToWorker::Drain => self.draining = true,
+            ToWorker::Leave => self.may_leave = true,
+            ToWorker::Replicate { key, len, hash, places } => self.copies.push((key, InputPlace::Blob { len, hash, places })),
             ToWorker::Refused { reason } => panic!("a model worker was refused: {reason}"),
         }
         None
@@ -189,6 +210,17 @@ impl FakeWorker {
     /// Starts or goes on with a run, by at most `count` items. `fetch` gets a stored value from elsewhere.
     pub(super) fn work(&mut self, pick: usize, count: u32, fetch: impl Fn(&InputPlace, Key) -> Option<Bytes>) -> Vec<FromWorker> {
         let mut said = Vec::new();
+        for (key, place) in std::mem::take(&mut self.copies) {
+            let InputPlace::Blob { len, hash, .. } = place else { continue };
+            let found = self.stored.get(&key).cloned().or_else(|| fetch(&place, key)).filter(|value| Hash::of(value) == hash);
+            said.push(match found {
+                Some(value) => {
+                    self.stored.insert(key, value);
+                    FromWorker::Holds { key, len, hash }
+                }
+                None => FromWorker::Unreplicated { key },
+            });
+        }
         if self.tasks.is_empty() {
             return said;
         }

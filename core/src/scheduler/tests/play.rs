@@ -17,8 +17,8 @@ use crate::{
     TaskErrorKind,
     codec::{Args, Hole, RunBuilder, Span},
     ids::{ClientId, EntryId, Hash, Key, WorkerId},
-    scheduler::{Action, Config, Event, Location, Scheduler},
-    wire::{FromClient, FromWorker, InputPlace, ToClient, ToWorker, WorkerHello},
+    scheduler::{Action, Config, Departure, Event, Location, Scheduler},
+    wire::{FromClient, FromWorker, InputPlace, Load, ToClient, ToWorker, WorkerHello},
 };
 
 /// What a client was told of an item.
@@ -38,6 +38,16 @@ struct FakeClient {
     told: BTreeMap<Key, Told>,
     released: BTreeSet<Key>,
     uploads: Vec<(u64, Option<WorkerId>)>,
+    /// Data that may have to be uploaded.
+    kept: BTreeSet<u64>,
+    /// What it took up, by its own number: the first item and how many.
+    links: BTreeMap<u64, (Key, u64)>,
+    /// Whether what is said by either side is lost.
+    is_cut: bool,
+    /// What it said since, for when it returns.
+    backlog: Vec<FromClient>,
+    /// Whether it is told again what it could have missed.
+    catches_up: bool,
 }
 
 struct Play {
@@ -46,19 +56,30 @@ struct Play {
     graph: Graph,
     clients: BTreeMap<ClientId, FakeClient>,
     workers: BTreeMap<WorkerId, FakeWorker>,
+    /// Workers that lost their connection.
+    away: Vec<FakeWorker>,
     held: BTreeMap<Key, Bytes>,
+    /// What is published.
+    names: BTreeMap<String, Span>,
+    /// What is detached or was ever published: it may be told of though it was released.
+    shared: BTreeSet<Key>,
     next_worker: u64,
     next_client: u64,
 }
 
 /// More than the workers on which items hiccup.
 const RETRIES: u32 = 6;
+/// What is away is lost after so long.
+const GRACE: Duration = Duration::from_millis(40);
+const RETRY_DELAY: Duration = Duration::from_millis(3);
 /// What kinds of workers have. Each thing that is asked for is had by one of them.
 const KINDS: [&str; 5] = ["", "zone=a", "zone=b gpu=2", "zone=a gpu=1 disk=10", "arch=z80 disk=3"];
 /// What calls ask for.
 const ASKED: [&str; 8] =
     ["zone=a", "zone=b", "gpu=1", "gpu=2 zone=b", "zone=a gpu=1 disk=7", "disk=3", "disk=2", "arch=z80 disk=1"];
 
+/// For how long clients may be without a connection.
+const ABSENCE: Duration = Duration::from_secs(3600);
 /// More items than an entry of a play gets.
 const ENTRY_ITEMS: u64 = 2000;
 
@@ -68,14 +89,25 @@ type Step = (u8, u32, u32);
 impl Play {
     /// With little room for arguments, those of stored results are let go soon.
     fn new(client_bytes: u64) -> Self {
-        let config = Config { max_deaths: 1000, lease: Duration::MAX, client_bytes, ..Config::default() };
+        let config = Config {
+            max_deaths: 1000,
+            lease: Duration::MAX,
+            grace: GRACE,
+            retry_delay: RETRY_DELAY,
+            client_lease: ABSENCE,
+            client_bytes,
+            ..Config::default()
+        };
         let mut play = Self {
             scheduler: Scheduler::new(config),
             now: Duration::ZERO,
             graph: Graph { sheds: client_bytes < 1000, ..Graph::default() },
             clients: BTreeMap::new(),
             workers: BTreeMap::new(),
+            away: Vec::new(),
             held: BTreeMap::new(),
+            names: BTreeMap::new(),
+            shared: BTreeSet::new(),
             next_worker: 1,
             next_client: 1,
         };
@@ -100,20 +132,62 @@ impl Play {
                 Action::Drop(span) => {
                     (span.first..span.first + span.count).for_each(|item| drop(self.held.remove(&span.entry.key(item))));
                 }
+                Action::Probe(_) => {}
                 Action::DisconnectWorker(worker) if !self.workers.contains_key(&worker) => {}
+                Action::ForgetClient(client) => assert!(!self.clients.contains_key(&client), "client {client} has not left"),
                 Action::DisconnectClient(_) | Action::DisconnectWorker(_) => panic!("the model keeps to the protocol"),
             }
         }
     }
 
+    /// A client says something, now or when it is connected again.
+    fn say(&mut self, client: ClientId, message: FromClient) {
+        match self.clients.get_mut(&client) {
+            Some(fake) if fake.is_cut => fake.backlog.push(message),
+            _ => self.event(Event::FromClient(client, message)),
+        }
+    }
+
+    /// A client that is cut off is connected again: it hears again what it could have missed, and says again what was not heard.
+    fn client_returns(&mut self, client: ClientId) {
+        let Some(fake) = self.clients.get_mut(&client).filter(|fake| fake.is_cut) else { return };
+        (fake.is_cut, fake.catches_up) = (false, true);
+        fake.uploads.clear();
+        // It may have missed that they were lost.
+        fake.told.retain(|_, told| !matches!(told, Told::Stored(_)));
+        let offers = fake.kept.iter().map(|&seq| FromClient::Offer { seq });
+        let backlog: Vec<_> = std::mem::take(&mut fake.backlog).into_iter().chain(offers).collect();
+        self.event(Event::ClientReturned { client });
+        backlog.into_iter().for_each(|message| self.event(Event::FromClient(client, message)));
+        self.clients.get_mut(&client).expect("here").catches_up = false;
+    }
+
+    /// Clients that the scheduler misses for too long have left.
+    fn absences_end(&mut self) {
+        self.now += ABSENCE;
+        self.graph.deaths |= !self.names.is_empty();
+        let scheduler = &self.scheduler;
+        self.clients.retain(|id, _| scheduler.clients[id].away_until.is_none());
+        self.event(Event::Tick);
+        while self.clients.len() < 2 {
+            self.client_joins();
+        }
+    }
+
     fn told(&mut self, id: ClientId, message: ToClient) {
-        let Some(client) = self.clients.get_mut(&id) else { return };
+        let Some(client) = self.clients.get_mut(&id).filter(|client| !client.is_cut) else { return };
         let key = |seq, index| EntryId { client: id, seq }.key(index);
         let mut tell = |key: Key, told: Told| {
-            assert!(!client.released.contains(&key), "{key} was released, and {told:?}");
+            if client.released.contains(&key) {
+                return assert!(client.catches_up || self.shared.contains(&key), "{key} was released, and {told:?}");
+            }
+            if client.catches_up && client.told.get(&key) == Some(&told) {
+                return;
+            }
             if let Some(before) = client.told.get(&key) {
                 let again = matches!((before, &told), (Told::Stored(a), Told::Stored(b)) if a == b);
-                let is_final = self.graph.sheds || self.graph.data.contains_key(&key);
+                let theirs = client.links.get(&key.entry.seq).map(|&(first, _)| first.entry.key(first.index + key.index));
+                let is_final = self.graph.sheds || self.graph.data.contains_key(&theirs.unwrap_or(key));
                 let lost_data = matches!(&told, Told::Failed(_, TaskErrorKind::DataLost)) && is_final;
                 assert!(again || lost_data, "{key} was told twice: {before:?}, {told:?}");
             }
@@ -135,8 +209,9 @@ impl Play {
                 let before = client.told.remove(&key(seq, index));
                 assert!(matches!(before, Some(Told::Stored(_))), "{before:?} was lost");
             }
+            ToClient::Taken { seq } => drop(client.kept.remove(&seq)),
             ToClient::Upload { seq, place } => client.uploads.push((seq, place.map(|place| place.worker))),
-            ToClient::Credit { .. } | ToClient::Counts { .. } => {}
+            ToClient::Credit { .. } | ToClient::Counts { .. } | ToClient::Applied { .. } | ToClient::Named { .. } => {}
             ToClient::Explained { waiting, .. } => assert!(waiting.iter().all(|all| all.items > 0 && !all.why.is_empty())),
             ToClient::Refused { reason } => panic!("a model client was refused: {reason}"),
         }
@@ -162,6 +237,8 @@ impl Play {
             grant_secret: [id.0 as u8; 32],
             labels: offer.labels().map(|(name, value)| (name.into(), value.into())).collect(),
             resources: offer.resources().map(|(name, amount)| (name.into(), amount)).collect(),
+            incarnation: id.0,
+            keeps: 0,
         };
         let who = identity(id.0);
         self.workers.insert(id, FakeWorker::new(who, hello.clone()));
@@ -183,12 +260,26 @@ impl Play {
             (14, Some(client), _) if b % 16 == 1 => self.cancel_for_operator(client, a / 2, b / 16),
             (15, Some(client), _) => self.upload(client, b.is_multiple_of(8)),
             (16, Some(client), _) => self.unreachable(client, a / 2),
+            (17, Some(client), _) if b % 4 == 1 => self.clients.get_mut(&client).expect("here").is_cut = true,
+            (17, Some(client), _) if b % 4 == 2 => self.client_returns(client),
+            (17, Some(client), _) if b % 4 == 3 && self.clients[&client].is_cut => self.event(Event::ClientLost { client }),
+            (17, ..) if b.is_multiple_of(32) => self.absences_end(),
+            (26, Some(client), _) if !self.clients[&client].is_cut => self.share(client, a / 2, b),
             (17, Some(client), _) if b.is_multiple_of(16) => {
+                // Data that was not uploaded is lost to others.
+                self.graph.deaths |= !self.names.is_empty();
                 self.clients.remove(&client);
                 self.event(Event::ClientLeft { client });
                 self.client_joins();
             }
             (18, _, Some(worker)) if b.is_multiple_of(4) => self.worker_dies(worker),
+            (18, _, Some(worker)) if b % 4 == 1 => self.worker_is_lost(worker, b % 8 == 1),
+            (18, ..) if b % 4 == 2 => self.worker_returns(a),
+            (18, ..) if b % 32 == 3 => self.death_becomes_known(a),
+            (19, _, Some(worker)) if b.is_multiple_of(3) => {
+                let load = Load { pressed: b.is_multiple_of(2), ..Load::default() };
+                self.event(Event::FromWorker(worker, FromWorker::Heartbeat(load)));
+            }
             (19, ..) if self.workers.len() < 5 => self.worker_joins(1 + b % 3, a),
             (20, _, Some(worker)) if b.is_multiple_of(4) => {
                 let said = self.workers.get_mut(&worker).expect("here").drain();
@@ -262,12 +353,12 @@ impl Play {
         let entry = self.new_entry(client, 1, false);
         self.note(entry, 0, &args);
         let call = FromClient::Call { seq, spec: Self::spec(b / 16, (b % 3) as i32), args };
-        self.event(Event::FromClient(client, call));
+        self.say(client, call);
     }
 
     fn open_map(&mut self, client: ClientId, b: u32) {
         let entry = self.new_entry(client, 0, true);
-        self.event(Event::FromClient(client, FromClient::Map { seq: entry.seq, spec: Self::spec(b, 0) }));
+        self.say(client, FromClient::Map { seq: entry.seq, spec: Self::spec(b, 0) });
     }
 
     fn add_items(&mut self, client: ClientId, a: u32, b: u32) {
@@ -279,13 +370,13 @@ impl Play {
         let first = place.0;
         place.0 += u64::from(count);
         self.note(EntryId { client, seq }, first, &args);
-        self.event(Event::FromClient(client, FromClient::Items { seq, args }));
+        self.say(client, FromClient::Items { seq, args });
     }
 
     fn explain(&mut self, client: ClientId) {
         let entries = self.clients[&client].entries.iter();
         let spans = entries.map(|(&seq, &(len, _))| Span { entry: EntryId { client, seq }, first: 0, count: len }).collect();
-        self.event(Event::FromClient(client, FromClient::Explain { query: 1, spans }));
+        self.say(client, FromClient::Explain { query: 1, spans });
         assert_eq!(self.scheduler.status().waits.iter().map(|all| all.items).sum::<u64>(), self.scheduler.status().counts.queued);
     }
 
@@ -296,7 +387,7 @@ impl Play {
         if let Some(place) = fake.entries.get_mut(&seq) {
             place.1 = false;
         }
-        self.event(Event::FromClient(client, FromClient::Close { seq }));
+        self.say(client, FromClient::Close { seq });
     }
 
     fn send_data(&mut self, client: ClientId, b: u32) {
@@ -304,12 +395,19 @@ impl Play {
         let bytes = Bytes::copy_from_slice(&b.to_le_bytes());
         self.graph.data.insert(entry.key(0), bytes.clone());
         let inline = (b.is_multiple_of(2)).then(|| bytes.clone());
+        if inline.is_none() {
+            self.clients.get_mut(&client).expect("here").kept.insert(entry.seq);
+        }
         let data = FromClient::Data { seq: entry.seq, len: 4, hash: Hash::of(&bytes), bytes: inline };
-        self.event(Event::FromClient(client, data));
+        self.say(client, data);
     }
 
     fn upload(&mut self, client: ClientId, fails: bool) {
-        let Some((seq, place)) = self.clients.get_mut(&client).expect("here").uploads.pop() else { return };
+        let fake = self.clients.get_mut(&client).expect("here");
+        let Some((seq, place)) = fake.uploads.pop() else { return };
+        if place.is_none() && fake.is_cut {
+            return;
+        }
         let key = EntryId { client, seq }.key(0);
         let bytes = self.graph.data[&key].clone();
         let (len, hash) = (4, Hash::of(&bytes));
@@ -322,7 +420,7 @@ impl Play {
                 self.workers.get_mut(&worker).expect("here").stored.insert(key, bytes);
                 self.event(Event::FromWorker(worker, FromWorker::Holds { key, len, hash }));
             }
-            Some(_) => self.event(Event::FromClient(client, FromClient::UploadFailed { seq })),
+            Some(_) => self.say(client, FromClient::UploadFailed { seq }),
         }
     }
 
@@ -335,6 +433,40 @@ impl Play {
         (count > 0).then_some(Span { entry: EntryId { client, seq }, first, count })
     }
 
+    /// A client detaches or publishes something of its own, takes a name back, or takes up what it stands for.
+    fn share(&mut self, client: ClientId, a: u32, b: u32) {
+        let some_name = self.names.keys().nth(a as usize % self.names.len().max(1)).cloned();
+        match (b % 4, self.some_span(client, a, b / 4), some_name) {
+            (0, Some(span), _) => {
+                self.shared.extend((span.first..span.first + span.count).map(|i| span.entry.key(i)));
+                self.event(Event::FromClient(client, FromClient::Detach { span }));
+            }
+            (1, Some(span), _) => {
+                let name = format!("{b}");
+                let message = FromClient::Publish { query: 1, name: name.clone(), kind: String::new(), span };
+                self.event(Event::FromClient(client, message));
+                if self.scheduler.names.get(&name).is_some_and(|known| known.entry == span.entry) {
+                    self.shared.extend((span.first..span.first + span.count).map(|i| span.entry.key(i)));
+                    self.names.entry(name).or_insert(span);
+                }
+            }
+            (2, _, Some(name)) => {
+                self.names.remove(&name);
+                self.event(Event::FromClient(client, FromClient::Unpublish { name }));
+            }
+            (3, _, Some(name)) => {
+                let span = self.names[&name];
+                let fake = self.clients.get_mut(&client).expect("here");
+                let seq = fake.next_seq;
+                fake.next_seq += 1;
+                fake.links.insert(seq, (span.entry.key(span.first), span.count));
+                let message = FromClient::TakeUp { seq, name, kind: String::new(), count: span.count };
+                self.event(Event::FromClient(client, message));
+            }
+            _ => {}
+        }
+    }
+
     fn release(&mut self, client: ClientId, a: u32, b: u32) {
         if let Some(span) = self.some_span(client, a, b) {
             self.clients
@@ -342,14 +474,14 @@ impl Play {
                 .expect("here")
                 .released
                 .extend((span.first..span.first + span.count).map(|i| span.entry.key(i)));
-            self.event(Event::FromClient(client, FromClient::Release { span }));
+            self.say(client, FromClient::Release { span });
         }
     }
 
     fn cancel(&mut self, client: ClientId, a: u32, b: u32) {
         if let Some(span) = self.some_span(client, a, b) {
             self.graph.cancelled.extend((span.first..span.first + span.count).map(|i| span.entry.key(i)));
-            self.event(Event::FromClient(client, FromClient::Cancel { span }));
+            self.say(client, FromClient::Cancel { span });
         }
     }
 
@@ -369,14 +501,60 @@ impl Play {
         let fake = &self.clients[&client];
         let stored: Vec<_> = fake.told.iter().filter(|(_, told)| matches!(told, Told::Stored(_))).map(|(&key, _)| key).collect();
         if let Some(key) = stored.get(a as usize % stored.len().max(1)).filter(|key| !self.graph.data.contains_key(key)) {
-            self.event(Event::FromClient(client, FromClient::Unreachable { seq: key.entry.seq, index: key.index }));
+            self.say(client, FromClient::Unreachable { seq: key.entry.seq, index: key.index });
         }
     }
 
     fn worker_dies(&mut self, worker: WorkerId) {
         self.graph.deaths = true;
         self.workers.remove(&worker);
-        self.event(if worker.0.is_multiple_of(3) { Event::WorkerRevoked { worker } } else { Event::WorkerLeft { worker } });
+        let died = Event::WorkerLeft { worker, departure: Departure::Died };
+        self.event(if worker.0.is_multiple_of(3) { Event::WorkerRevoked { worker } } else { died });
+    }
+
+    /// A worker's connection breaks; the scheduler hears of it, or does not before the worker comes back.
+    fn worker_is_lost(&mut self, id: WorkerId, is_noticed: bool) {
+        self.graph.deaths = true;
+        let Some(worker) = self.workers.remove(&id) else { return };
+        let is_over = worker.draining;
+        if !is_over {
+            self.away.push(worker);
+        }
+        if is_noticed || is_over {
+            self.event(Event::WorkerLeft { worker: id, departure: Departure::Lost });
+        } else {
+            self.worker_returns(u32::try_from(self.away.len() - 1).expect("few"));
+        }
+    }
+
+    /// A worker that lost its connection joins again.
+    fn worker_returns(&mut self, a: u32) {
+        if self.away.is_empty() {
+            return;
+        }
+        let mut worker = self.away.remove(a as usize % self.away.len());
+        let id = WorkerId(self.next_worker);
+        self.next_worker += 1;
+        let said = worker.return_again();
+        let (who, hello) = (worker.who, worker.hello.clone());
+        self.workers.insert(id, worker);
+        self.event(Event::WorkerJoined { worker: id, who, name: format!("w{id}"), hello });
+        said.into_iter().for_each(|message| self.event(Event::FromWorker(id, message)));
+    }
+
+    /// A worker that lost its connection had died.
+    fn death_becomes_known(&mut self, a: u32) {
+        if !self.away.is_empty() {
+            let worker = self.away.remove(a as usize % self.away.len());
+            self.event(Event::WorkerDied { incarnation: worker.hello.incarnation });
+        }
+    }
+
+    /// A worker that drained leaves.
+    fn worker_leaves(&mut self, worker: WorkerId) {
+        self.graph.deaths = true;
+        self.workers.remove(&worker);
+        self.event(Event::WorkerLeft { worker, departure: Departure::Left });
     }
 
     fn read(&mut self, worker: WorkerId) {
@@ -404,21 +582,27 @@ impl Play {
             direct.or_else(relayed)
         };
         let said = worker.work(pick as usize, count, fetch);
-        let leaves = worker.draining && worker.task_count() == 0 && worker.incoming.is_empty();
+        let leaves = worker.draining && worker.may_leave && worker.is_idle();
         self.workers.insert(id, worker);
         said.into_iter().for_each(|message| self.event(Event::FromWorker(id, message)));
         if leaves {
-            self.worker_dies(id);
+            self.worker_leaves(id);
         }
     }
 
     /// Lets everything come to its end.
     fn finish(&mut self) {
         for client in self.clients.keys().copied().collect::<Vec<_>>() {
+            self.client_returns(client);
             while self.clients[&client].entries.values().any(|(_, open)| *open) {
                 self.close_map(client, 0);
             }
         }
+        for worker in 0..self.away.len() / 2 {
+            self.worker_returns(u32::try_from(worker).expect("few"));
+        }
+        self.now += GRACE;
+        self.event(Event::Tick);
         // Whatever is asked for comes at last.
         for kind in 0..KINDS.len() as u32 {
             self.worker_joins(2, kind);
@@ -437,8 +621,12 @@ impl Play {
                 }
                 self.work(worker, round, 3);
             }
-            let busy = self.workers.values().any(|worker| worker.task_count() > 0 || !worker.incoming.is_empty());
-            if !busy && self.scheduler.runs.is_empty() && self.clients.values().all(|client| client.uploads.is_empty()) {
+            let busy = self.workers.values().any(|worker| !worker.is_idle());
+            if !busy
+                && self.scheduler.rests.is_empty()
+                && self.scheduler.runs.is_empty()
+                && self.clients.values().all(|client| client.uploads.is_empty())
+            {
                 break;
             }
             assert!(round < 1_000, "it does not come to an end: {:?}", self.scheduler.runs);
@@ -460,11 +648,33 @@ impl Play {
         }
     }
 
+    /// Who took something up was told what it is.
+    fn compare_links(&self) {
+        let fates = self.graph.fates();
+        for (&client, fake) in &self.clients {
+            for (&seq, &(key, count)) in &fake.links {
+                for index in 0..count {
+                    let (mine, theirs) = (EntryId { client, seq }.key(index), key.entry.key(key.index + index));
+                    let told = fake.told.get(&mine).unwrap_or_else(|| panic!("{mine}, which is {theirs}, was never told"));
+                    assert!(fates[&theirs].allows(told), "{mine}, which is {theirs}, became {told:?}: {:?}", fates[&theirs]);
+                }
+            }
+        }
+    }
+
     fn release_all(&mut self) {
+        let someone = *self.clients.keys().next().expect("here");
+        for name in std::mem::take(&mut self.names).into_keys() {
+            self.event(Event::FromClient(someone, FromClient::Unpublish { name }));
+        }
         for client in self.clients.keys().copied().collect::<Vec<_>>() {
+            for (seq, (_, count)) in std::mem::take(&mut self.clients.get_mut(&client).expect("here").links) {
+                let span = Span { entry: EntryId { client, seq }, first: 0, count };
+                self.event(Event::FromClient(client, FromClient::Release { span }));
+            }
             for (seq, (len, _)) in std::mem::take(&mut self.clients.get_mut(&client).expect("here").entries) {
                 let span = Span { entry: EntryId { client, seq }, first: 0, count: len };
-                self.event(Event::FromClient(client, FromClient::Release { span }));
+                self.say(client, FromClient::Release { span });
             }
         }
         for worker in self.workers.keys().copied().collect::<Vec<_>>() {
@@ -472,7 +682,14 @@ impl Play {
                 self.read(worker);
             }
         }
+        // As much at a time as a client's share is.
+        while let Some(deadline) = self.scheduler.credit_check {
+            self.now = deadline.max(self.now);
+            self.event(Event::Tick);
+        }
         let status = self.scheduler.status();
+        assert!(self.scheduler.clients.values().all(|client| client.owed == 0), "credit is kept back for nothing");
+        assert!(self.clients.values().all(|client| client.kept.is_empty()), "data is kept for nothing");
         assert!(self.scheduler.entries.is_empty() && self.scheduler.runs.is_empty(), "{status:?}");
         assert!(status.workers.iter().all(|worker| worker.assignments == 0 && worker.values == 0), "{status:?}");
         assert!(status.clients.iter().all(|client| client.held_bytes == 0), "{status:?}");
@@ -500,6 +717,7 @@ fn play(client_bytes: u64, steps: &[Step]) {
     steps.iter().for_each(|&step| play.step(step));
     play.finish();
     play.compare();
+    play.compare_links();
     play.release_all();
 }
 

@@ -104,7 +104,7 @@ fn a_client_that_leaves_gives_resources_back_when_the_worker_says_so() {
     lab.finish(1, &assignment);
     assert_eq!(placed(&mut lab), [(1, 2)]);
     lab.event(Event::ClientLeft { client: CLIENT });
-    lab.event(Event::WorkerLeft { worker: WorkerId(1) });
+    lab.leave(1);
 }
 
 #[test]

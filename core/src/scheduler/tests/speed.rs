@@ -30,6 +30,8 @@ impl Track {
                 grant_secret: [0; 32],
                 labels: Vec::new(),
                 resources: Vec::new(),
+                incarnation: 0,
+                keeps: 0,
             };
             let who = super::lab::identity(worker);
             track.event(Event::WorkerJoined { worker: WorkerId(worker), who, name: String::new(), hello });

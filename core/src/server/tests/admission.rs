@@ -44,6 +44,7 @@ fn roles_and_versions_are_checked_at_the_greeting() {
         name: String::new(),
         worker: None,
         module: Some(Hash([0; 32])),
+        session: session(),
         operator: false,
     };
     let greet = |role, hello: Hello| {
@@ -55,6 +56,8 @@ fn roles_and_versions_are_checked_at_the_greeting() {
     assert!(matches!(error, ConnectError::Version { ours: 99, theirs: PROTOCOL, .. }), "{error}");
     let error = greet(Role::Client, Hello { abi: 99, ..hello.clone() });
     assert!(matches!(&error, ConnectError::Refused { reason, .. } if reason.contains("ABI version 99")), "{error}");
+    let error = greet(Role::Client, Hello { session: None, ..hello.clone() });
+    assert!(matches!(&error, ConnectError::Refused { reason, .. } if reason.contains("without a session")), "{error}");
     let error = greet(Role::Client, Hello { module: None, ..hello });
     assert!(matches!(error, ConnectError::Refused { .. }), "{error}");
     assert!(!fake.happened(|event| matches!(event, Event::ClientJoined { .. } | Event::WorkerJoined { .. })));
@@ -71,10 +74,19 @@ fn a_worker_of_another_version_hears_both_and_one_that_is_malformed_what_is_wron
         grant_secret: [0; 32],
         labels: Vec::new(),
         resources: Vec::new(),
+        incarnation: 0,
+        keeps: 0,
     };
     let greet = |protocol: u32, offer: WorkerHello| {
-        let hello =
-            Hello { protocol, abi: abi::VERSION, name: String::new(), worker: Some(offer), module: None, operator: false };
+        let hello = Hello {
+            protocol,
+            abi: abi::VERSION,
+            name: String::new(),
+            worker: Some(offer),
+            module: None,
+            session: None,
+            operator: false,
+        };
         let entering = async { join::enter(&pass(&server, Role::Worker), |_| Ok(hello.clone())).await };
         runtime().block_on(entering).err().expect("not let in")
     };

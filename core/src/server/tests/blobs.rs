@@ -107,13 +107,13 @@ fn values_are_relayed_or_fetched_directly() {
     let place = Place { worker: link.id, address, grant };
     client.connected.backend.upload(key, small.clone(), Hash::of(&small), Some(Place { grant: Grant([0; 32]), ..place.clone() }));
     fake.wait_for(|event| matches!(event, Event::FromClient(_, FromClient::UploadFailed { seq: 4 })));
-    assert!(store.read(key).is_none());
+    assert!(!store.values.lock().contains_key(&key));
     client.connected.backend.upload(client.key(4), small.clone(), Hash::of(&small), Some(place));
     client.connected.backend.upload(client.key(5), small.clone(), Hash::of(&small), None);
     fake.wait_for(|event| matches!(event, Event::Held { .. }));
     runtime.block_on(async {
         tokio::time::timeout(PATIENCE, async {
-            while store.read(key).is_none() {
+            while !store.values.lock().contains_key(&key) {
                 tokio::task::yield_now().await
             }
         })
@@ -128,7 +128,7 @@ fn what_arrives_is_checked() {
     runtime().block_on(async {
         let module = Some(Hash::of(b"never uploaded"));
         let (abi, name) = (crate::abi::VERSION, String::new());
-        let hello = Hello { protocol: PROTOCOL, abi, name, worker: None, module, operator: false };
+        let hello = Hello { protocol: PROTOCOL, abi, name, worker: None, module, session: session(), operator: false };
         let greeted = crate::net::join::enter(&pass(&server, Role::Client), |_| Ok(hello.clone())).await.expect("let in");
         let crate::wire::Welcome::Client { id, .. } = greeted.welcome else { panic!("{:?}", greeted.welcome) };
         let crate::net::join::Approached { endpoint, connection, keyring, .. } = greeted.approached;

@@ -16,7 +16,15 @@ use crate::{
 /// A client that is in, without the code that makes clients well-behaved.
 async fn intrude(server: &SchedulerServer) -> Greeted {
     let module = Some(Hash::of(b"never uploaded"));
-    let hello = Hello { protocol: PROTOCOL, abi: abi::VERSION, name: String::new(), worker: None, module, operator: false };
+    let hello = Hello {
+        protocol: PROTOCOL,
+        abi: abi::VERSION,
+        name: String::new(),
+        worker: None,
+        module,
+        session: session(),
+        operator: false,
+    };
     join::enter(&pass(server, Role::Client), |_| Ok(hello.clone())).await.expect("let in")
 }
 

@@ -22,8 +22,11 @@ use crate::{
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
+/// With workers that send no heartbeats.
 fn real(ca: Ca) -> SchedulerServer {
-    SchedulerServer::start(ServerSettings::new("127.0.0.1:0".parse().expect("an address"), ca)).expect("started")
+    let mut settings = ServerSettings::new("127.0.0.1:0".parse().expect("an address"), ca);
+    settings.config.lease = Duration::from_secs(600);
+    SchedulerServer::start(settings).expect("started")
 }
 
 fn request(role: Role, lifetime_s: Option<u64>, once: bool) -> TokenRequest {
@@ -32,7 +35,15 @@ fn request(role: Role, lifetime_s: Option<u64>, once: bool) -> TokenRequest {
 
 fn hello() -> Hello {
     let module = Some(Hash::of(b"never uploaded"));
-    Hello { protocol: PROTOCOL, abi: abi::VERSION, name: String::new(), worker: None, module, operator: false }
+    Hello {
+        protocol: PROTOCOL,
+        abi: abi::VERSION,
+        name: String::new(),
+        worker: None,
+        module,
+        session: session(),
+        operator: false,
+    }
 }
 
 fn refusal(server: &SchedulerServer, token: &Token) -> TokenRefusal {
@@ -231,7 +242,7 @@ fn keeping(lifetime: Duration) -> (SchedulerServer, Scratch, Scratch) {
 
 fn enter(server: &SchedulerServer, user: &Scratch, token: Option<&Token>) -> Result<TestClient, ConnectError> {
     let (address, token) = (server.local_addr().to_string(), token.map(Token::to_string));
-    TestClient::enter(&ConnectSettings { address, token, state: Some(user.0.clone()), name: String::new() }, b"\0asm module")
+    TestClient::enter(&ConnectSettings { address, token, state: Some(user.0.clone()), ..settings() }, b"\0asm module")
 }
 
 fn kept(user: &Scratch) -> Vec<PathBuf> {

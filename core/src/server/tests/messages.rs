@@ -18,7 +18,7 @@ fn a_client_and_a_worker_talk_to_the_machine() {
         link.sender().send((0..10_000).map(|_| FromWorker::Draining)).expect("short");
         let id = link.id;
         link.close().await;
-        tokio::task::block_in_place(|| fake.wait_for(|event| matches!(event, Event::WorkerLeft { worker } if *worker == id)));
+        tokio::task::block_in_place(|| fake.wait_for(|event| matches!(event, Event::WorkerLeft { worker, .. } if *worker == id)));
     });
     let drained = |event: &&Event| matches!(event, Event::FromWorker(_, FromWorker::Draining));
     assert_eq!(fake.seen.0.lock().events.iter().filter(drained).count(), 10_000, "what was sent before closing arrives");
@@ -91,5 +91,5 @@ fn a_broken_worker_link_is_noticed() {
     let id = link.id;
     drop(link);
     drop(runtime);
-    fake.wait_for(|event| matches!(event, Event::WorkerLeft { worker } if *worker == id));
+    fake.wait_for(|event| matches!(event, Event::WorkerLeft { worker, .. } if *worker == id));
 }

@@ -1,6 +1,7 @@
 //! The shell and both peers' ends over loopback, around a machine of the tests' own.
 
 mod admission;
+mod again;
 mod blobs;
 mod hostile;
 mod members;
@@ -22,16 +23,16 @@ use crate::{
     ConnectError,
     client::backend::Inbox,
     codec::Span,
-    ids::{EntryId, Hash, Key},
+    ids::{ClientId, EntryId, Hash, Key},
     net::{
         Ca, Reserved, Room,
         client::{ConnectSettings, Connected, Program, connect},
         pass::Pass,
-        worker::{self, BlobStore, WorkerLink, WorkerPass, WorkerSettings},
+        worker::{self, BlobStore, Reading, WorkerLink, WorkerPass, WorkerSettings},
     },
     scheduler::{Action, Event, Location, Scheduler, Status},
     wire::{
-        FromClient, FromWorker, LogLine, LogQuery, Role, StateCounts, ToClient, ToWorker,
+        FromClient, FromWorker, LogLine, LogQuery, Role, Session, StateCounts, ToClient, ToWorker,
         operator::{Failures, OperatorRefusal, Tasks},
     },
 };
@@ -73,9 +74,17 @@ impl Machine for Fake {
         self.seen.1.notify_all();
     }
 
+    fn knows(&self, _client: ClientId) -> bool {
+        true
+    }
+
     fn next_deadline(&self) -> Option<Duration> {
         let seen = self.seen.0.lock();
         (!seen.events.iter().any(|event| matches!(event, Event::Tick))).then_some(Duration::from_millis(1))
+    }
+
+    fn origin(&self, key: Key) -> Key {
+        key
     }
 
     fn locate(&self, key: Key) -> Location {
@@ -97,6 +106,11 @@ impl Machine for Fake {
     fn pending(&self, span: &Span) -> Result<u64, OperatorRefusal> {
         idle().pending(span)
     }
+}
+
+/// What a client without the code that makes clients well-behaved shows.
+fn session() -> Option<Session> {
+    Some(Session { secret: [1; 16], client: None })
 }
 
 fn idle() -> Scheduler {
@@ -128,6 +142,8 @@ fn serve() -> (SchedulerServer, Fake) {
 enum Got {
     Message(ToClient),
     Fetched(Key, Option<Bytes>),
+    Returned,
+    Forgotten,
     Disconnected(String),
 }
 
@@ -142,11 +158,21 @@ impl TestInbox {
 
 impl Inbox for TestInbox {
     fn receive(&self, messages: &mut Vec<ToClient>) {
+        // That comes whenever it comes.
+        messages.retain(|message| !matches!(message, ToClient::Applied { .. }));
         messages.drain(..).for_each(|message| self.pass(Got::Message(message)));
     }
 
     fn fetched(&self, key: Key, bytes: Option<Bytes>) {
         self.pass(Got::Fetched(key, bytes));
+    }
+
+    fn returned(&self) {
+        self.pass(Got::Returned);
+    }
+
+    fn forgotten(&self) {
+        self.pass(Got::Forgotten);
     }
 
     fn disconnected(&self, reason: &str) {
@@ -171,7 +197,7 @@ impl TestClient {
 
     fn connect_to(address: &str, token: &str, wasm: &'static [u8]) -> Result<Self, ConnectError> {
         let (address, token) = (address.to_owned(), Some(token.to_owned()));
-        Self::enter(&ConnectSettings { address, token, state: None, name: "test".to_owned() }, wasm)
+        Self::enter(&ConnectSettings { address, token, ..settings() }, wasm)
     }
 
     fn enter(settings: &ConnectSettings, wasm: &'static [u8]) -> Result<Self, ConnectError> {
@@ -217,8 +243,9 @@ struct TestStore {
 }
 
 impl BlobStore for TestStore {
-    fn read(&self, key: Key) -> Option<(Bytes, Hash)> {
-        self.values.lock().get(&key).cloned()
+    fn read(&self, key: Key) -> Reading<'_> {
+        let value = self.values.lock().get(&key).cloned();
+        Box::pin(std::future::ready(value))
     }
 
     fn reserve(&self, len: u64) -> Result<Reserved, String> {
@@ -235,6 +262,11 @@ impl BlobStore for TestStore {
         let wanted: Vec<_> = self.lines.iter().filter(|line| query.wants(line)).cloned().collect();
         wanted[wanted.len().saturating_sub(query.limit as usize)..].to_vec()
     }
+}
+
+/// Of clients that do not connect again.
+fn settings() -> ConnectSettings {
+    ConnectSettings { address: String::new(), token: None, state: None, name: "test".to_owned(), patience: Duration::ZERO }
 }
 
 fn runtime() -> Runtime {
@@ -259,6 +291,8 @@ fn worker_settings(server: &SchedulerServer) -> WorkerSettings {
         labels: Vec::new(),
         resources: Vec::new(),
         listen: None,
+        incarnation: 0,
+        keeps: 0,
     }
 }
 

@@ -19,14 +19,24 @@ use crate::{
 
 type Answer = Result<ToOperator, OperatorRefusal>;
 
+/// With workers that send no heartbeats.
 fn real() -> SchedulerServer {
-    SchedulerServer::start(ServerSettings::new("127.0.0.1:0".parse().expect("an address"), Ca::in_memory().expect("a CA")))
-        .expect("started")
+    let mut settings = ServerSettings::new("127.0.0.1:0".parse().expect("an address"), Ca::in_memory().expect("a CA"));
+    settings.config.lease = Duration::from_secs(600);
+    SchedulerServer::start(settings).expect("started")
 }
 
 /// An operator's connection without the code that makes operators well-behaved.
 async fn greet(server: &SchedulerServer, role: Role, hello: impl FnOnce(Hello) -> Hello) -> Result<Greeted, ConnectError> {
-    let usual = Hello { protocol: PROTOCOL, abi: abi::VERSION, name: String::new(), worker: None, module: None, operator: true };
+    let usual = Hello {
+        protocol: PROTOCOL,
+        abi: abi::VERSION,
+        name: String::new(),
+        worker: None,
+        module: None,
+        session: None,
+        operator: true,
+    };
     let hello = hello(usual);
     join::enter(&pass(server, role), |_| Ok(hello.clone())).await
 }

@@ -59,8 +59,13 @@ pub(crate) fn guest(body: &str) -> Vec<u8> {
 
 /// The same, with imports of its own.
 pub(crate) fn guest_with(imports: &str, body: &str) -> Vec<u8> {
+    guest_of(imports, "", body)
+}
+
+/// The same, with further fields besides.
+pub(crate) fn guest_of(imports: &str, fields: &str, body: &str) -> Vec<u8> {
     module(&format!(
-        r#"{imports} {PRELUDE}
+        r#"{imports} {PRELUDE} {fields}
         (func $body (param $item i32) (param $x i64) (result i64) {body})
         (func (export "run") (param $batch i32)
             (local $item i32)
@@ -80,6 +85,11 @@ pub(crate) fn raw(run: &str) -> Vec<u8> {
     module(&format!(r#"{PRELUDE} (func (export "run") (param $batch i32) {run})"#))
 }
 
+/// What a guest has but its task.
+pub(crate) fn prelude() -> &'static str {
+    PRELUDE
+}
+
 /// A module of these fields, with a manifest that lists the task `run`.
 pub(crate) fn module(fields: &str) -> Vec<u8> {
     let mut wasm = wat::parse_str(format!("(module {fields})")).expect("valid text");
@@ -88,19 +98,25 @@ pub(crate) fn module(fields: &str) -> Vec<u8> {
 }
 
 pub(crate) fn manifest(export: &str) -> Vec<u8> {
-    let mut entry = abi::VERSION.to_le_bytes().to_vec();
+    manifest_of(abi::VERSION, [b"run", b"(x: i64) -> i64", export.as_bytes()])
+}
+
+/// An entry of any version with any texts.
+pub(crate) fn manifest_of(version: u32, texts: [&[u8]; 3]) -> Vec<u8> {
+    let mut entry = version.to_le_bytes().to_vec();
     entry.extend(TaskId::of("run").0.to_le_bytes());
     entry.extend(0_u64.to_le_bytes());
-    for text in ["run", "(x: i64) -> i64", export] {
+    for text in texts {
         entry.extend((text.len() as u32).to_le_bytes());
-        entry.extend(text.as_bytes());
+        entry.extend(text);
     }
     [&(entry.len() as u32).to_le_bytes()[..], &entry].concat()
 }
 
 pub(crate) fn custom_section(wasm: &mut Vec<u8>, name: &str, data: &[u8]) {
     let len = 1 + name.len() + data.len();
-    wasm.extend([0, (len & 0x7f) as u8 | 0x80, (len >> 7) as u8, name.len() as u8]);
+    let part = |shift: usize| (len >> shift & 0x7f) as u8;
+    wasm.extend([0, part(0) | 0x80, part(7) | 0x80, part(14) | 0x80, part(21), name.len() as u8]);
     wasm.extend(name.as_bytes());
     wasm.extend(data);
 }

@@ -29,7 +29,7 @@ fn what_is_no_module_is_refused() {
     let start = module("(func $start) (start $start)");
     assert_eq!(refusal(&start, |_| {}), ModuleError::StartSection);
     let tables = module("(table 1 funcref) (table 100 funcref)");
-    assert_eq!(refusal(&tables, |_| {}), ModuleError::TooManyElements { tables: 2, elements: 100 });
+    assert_eq!(refusal(&tables, |_| {}), ModuleError::TooManyElements { tables: 2, elements: 100, cap: 100_000 });
     let large = module("(table 100001 funcref)");
     assert!(matches!(refusal(&large, |_| {}), ModuleError::TooManyElements { tables: 1, .. }));
 }

@@ -4,6 +4,8 @@ mod granted;
 mod guest;
 mod hostile;
 mod loading;
+mod proof;
+mod shapes;
 
 use std::{
     sync::Arc,
