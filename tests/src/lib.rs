@@ -4,7 +4,6 @@ pub mod book;
 #[cfg(not(target_family = "wasm"))]
 pub mod fuzz;
 pub mod processes;
-#[cfg(not(target_family = "wasm"))]
 pub mod relay;
 #[cfg(not(target_family = "wasm"))]
 pub mod scratch;

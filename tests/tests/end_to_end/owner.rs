@@ -137,7 +137,7 @@ fn damaged_files_are_lost_results() {
     let place = dir.path().display().to_string();
     let (client, _cluster) = owned(&[("hold-limit", "2MiB"), ("spill-dir", &place)]);
     let results = client.map(repeat, (0..8).map(|byte| (byte, MIB)));
-    let last = |byte: u8| client.submit(length, &results.get(usize::from(byte)).expect("an item"));
+    let last = |byte: u8| client.submit(length, results.get(usize::from(byte)).expect("an item"));
     assert_eq!(client.gather((0..8).map(last).collect::<Vec<_>>()).expect("runs"), [MIB; 8]);
     let deadline = Instant::now() + LONG;
     while files(dir.path()).len() < 4 {

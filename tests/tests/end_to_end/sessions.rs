@@ -17,7 +17,7 @@ use crate::{MODULE, cluster, every_way, fleet, tasks::*};
 
 /// A client of the cluster that reaches it by a way that can be cut.
 fn cut_off(cluster: &LocalCluster) -> (Client, Relay) {
-    let relay = Relay::to(cluster.address().parse().expect("an address")).expect("a socket");
+    let relay = Relay::new(cluster.address().parse().expect("an address"), 1).expect("a socket");
     let (address, token) = (relay.address().to_string(), cluster.token(Role::Client));
     let client = Client::builder().address(&address).token(token).module(MODULE).connect().expect("let in");
     (client, relay)
@@ -62,7 +62,7 @@ fn a_client_that_is_cut_off_goes_on_where_it_was() {
 #[test]
 fn a_client_that_may_not_wait_fails_at_once() {
     let cluster = LocalCluster::builder().workers(1).module(MODULE).start().expect("starts");
-    let relay = Relay::to(cluster.address().parse().expect("an address")).expect("a socket");
+    let relay = Relay::new(cluster.address().parse().expect("an address"), 1).expect("a socket");
     let (address, token) = (relay.address().to_string(), cluster.token(Role::Client));
     let client = Client::builder().address(&address).token(token).module(MODULE).reconnect_for(Duration::ZERO);
     let client = client.connect().expect("let in");

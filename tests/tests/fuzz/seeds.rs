@@ -12,8 +12,11 @@ use quicsand::{
 };
 use serde::Serialize;
 
-/// Names and contents, by target.
-pub(crate) fn all() -> Vec<(&'static str, Vec<(&'static str, Vec<u8>)>)> {
+/// Names and contents.
+type Seeds = Vec<(&'static str, Vec<u8>)>;
+
+/// By target.
+pub(crate) fn all() -> Vec<(&'static str, Seeds)> {
     vec![("frames", frames()), ("handshake", handshake()), ("scheduler", scheduler()), ("module", module())]
 }
 
@@ -94,7 +97,7 @@ fn said_by_worker() -> Vec<FromWorker> {
     ]
 }
 
-fn frames() -> Vec<(&'static str, Vec<u8>)> {
+fn frames() -> Seeds {
     let cancelled = Span { entry: entry(3), first: 0, count: 2 };
     let to_client = [
         ToClient::Done { seq: 0, first: 0, values: run(&[&[4], &[5, 6]]) },
@@ -121,7 +124,7 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-fn handshake() -> Vec<(&'static str, Vec<u8>)> {
+fn handshake() -> Seeds {
     let session = Session { secret: [2; 16], client: None };
     let hello = |worker, module: Option<Hash>, operator| Hello {
         protocol: PROTOCOL,
@@ -156,7 +159,7 @@ fn handshake() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 /// Who speaks, and what: a client's graph and what becomes of it.
-fn scheduler() -> Vec<(&'static str, Vec<u8>)> {
+fn scheduler() -> Seeds {
     let client =
         |messages: &[FromClient]| messages.iter().flat_map(|said| [vec![1], encoded(&[said])].concat()).collect::<Vec<u8>>();
     let worker =
@@ -174,7 +177,7 @@ fn scheduler() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-fn module() -> Vec<(&'static str, Vec<u8>)> {
+fn module() -> Seeds {
     let text = |text: &str| wat::parse_str(text).expect("a module");
     let memory = r#"(memory (export "memory") 1) (func (export "f") (result i32) (i32.const 1))"#;
     // The list of tasks, of one that has no export.

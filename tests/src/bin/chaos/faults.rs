@@ -9,15 +9,14 @@ use std::{
 };
 
 use anyhow::Result;
-use quicsand_tests::processes::Process;
+use quicsand_tests::{
+    processes::Process,
+    relay::{Relay, Weather},
+};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
-use super::{
-    fleet::Fleet,
-    relay::{Relay, Weather},
-    visitor::Visitor,
-};
+use super::{fleet::Fleet, visitor::Visitor};
 
 /// Between two faults, at most.
 const PAUSE_MS: u64 = 2_500;

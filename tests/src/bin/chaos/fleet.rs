@@ -10,10 +10,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use quicsand_tests::processes::{Announced, Process, program};
+use quicsand_tests::{
+    processes::{Announced, Process, program},
+    relay::Relay,
+};
 use serde_json::Value;
-
-use super::relay::Relay;
 
 pub(crate) struct Fleet {
     directory: PathBuf,
@@ -60,7 +61,7 @@ impl Fleet {
 
     /// A path to the scheduler.
     pub(crate) fn relay(&self, number: u64) -> Result<Relay> {
-        Relay::start(self.listen, self.seed.wrapping_add(number)).context("a relay cannot be started")
+        Relay::new(self.listen, self.seed.wrapping_add(number)).context("a relay cannot be started")
     }
 
     pub(crate) fn client_token(&self) -> &str {
@@ -84,7 +85,7 @@ impl Fleet {
     pub(crate) fn start_worker(&mut self, number: usize) -> Result<()> {
         let worker = &mut self.workers[number];
         let mut command = Command::new(program("quicsand"));
-        command.arg("worker").arg(worker.relay.address.to_string());
+        command.arg("worker").arg(worker.relay.address().to_string());
         command.args(["--slots", "1", "--name", &worker.name, "--log-level", "info"]);
         command.arg("--cache").arg(self.directory.join("cache")).env("QUICSAND_STATE", self.directory.join(&worker.name));
         // It announces itself once it has joined, which may take until the scheduler is back.

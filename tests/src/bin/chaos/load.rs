@@ -127,7 +127,7 @@ fn compare<T: PartialEq + fmt::Debug>(calls: u64, found: &T, expected: &T) -> qu
 fn map(client: &Client, random: &mut Pcg64Mcg) -> quicsand::Result<Outcome> {
     let (first, count) = (random.random_range(0..1 << 40), random.random_range(1..ITEMS * 10));
     let found = client.gather(client.map(mix, first..first + count))?;
-    compare(count, &found, &(first..first + count).map(|x| mix(x)).collect())
+    compare(count, &found, &(first..first + count).map(*mix).collect())
 }
 
 fn tree(client: &Client, random: &mut Pcg64Mcg) -> quicsand::Result<Outcome> {
@@ -144,7 +144,7 @@ fn tree(client: &Client, random: &mut Pcg64Mcg) -> quicsand::Result<Outcome> {
             })
             .collect();
     }
-    compare(calls, &level[0].result()?, &(first..first + count).map(|x| mix(x)).fold(0, u64::wrapping_add))
+    compare(calls, &level[0].result()?, &(first..first + count).map(*mix).fold(0, u64::wrapping_add))
 }
 
 fn chain(client: &Client, random: &mut Pcg64Mcg) -> quicsand::Result<Outcome> {
@@ -193,21 +193,21 @@ fn batched(client: &Client, random: &mut Pcg64Mcg) -> quicsand::Result<Outcome> 
 fn errors(client: &Client, random: &mut Pcg64Mcg) -> quicsand::Result<Outcome> {
     let (first, count) = (random.random_range(0..1 << 40), random.random_range(1..ITEMS / 20));
     let mut found = Vec::new();
-    for result in client.gather_all(&client.map(odd, first..first + count)) {
+    for result in client.gather_all(client.map(odd, first..first + count)) {
         found.push(match result {
             Ok(x) => Ok(x),
             Err(Error::Task(error)) if matches!(error.kind, TaskErrorKind::Returned) => Err(error.message.clone()),
             Err(error) => return Err(error),
         });
     }
-    compare(count, &found, &(first..first + count).map(|x| odd(x)).collect())
+    compare(count, &found, &(first..first + count).map(*odd).collect())
 }
 
 fn slow_calls(client: &Client, random: &mut Pcg64Mcg) -> quicsand::Result<Outcome> {
     let (first, count) = (random.random_range(0..1 << 40), random.random_range(1..40));
     let ms = random.random_range(1..200);
     let found = client.gather(client.map(slow, (first..first + count).map(|x| (x, ms))))?;
-    compare(count, &found, &(first..first + count).map(|x| mix(x)).collect())
+    compare(count, &found, &(first..first + count).map(*mix).collect())
 }
 
 /// Calls that are given up: nothing of them may remain, which is seen at the end.

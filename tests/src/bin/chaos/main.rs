@@ -7,7 +7,6 @@
 mod faults;
 mod fleet;
 mod load;
-mod relay;
 mod visitor;
 
 use std::{
@@ -25,7 +24,10 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use quicsand::Client;
-use quicsand_tests::processes::{Usage, usage};
+use quicsand_tests::{
+    processes::{Usage, usage},
+    relay::Relay,
+};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use serde_json::{Value, json};
@@ -34,7 +36,6 @@ use self::{
     faults::Faults,
     fleet::{Fleet, diary},
     load::{Job, Outcome},
-    relay::Relay,
     visitor::VISITOR,
 };
 
@@ -165,7 +166,7 @@ fn run(options: &Options, directory: &std::path::Path) -> Result<Value> {
 }
 
 fn connect(relay: &Relay, token: &str) -> Result<Client> {
-    Ok(Client::builder().address(&relay.address.to_string()).token(token).name("chaos").connect()?)
+    Ok(Client::builder().address(&relay.address().to_string()).token(token).name("chaos").connect()?)
 }
 
 /// A client's work: one job after the other.

@@ -7,10 +7,11 @@ use std::{
 
 use anyhow::{Context, Result};
 use quicsand::Client;
+use quicsand_tests::relay::Relay;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
-use super::{load::Job, relay::Relay};
+use super::load::Job;
 
 /// The argument by which this program is a visitor.
 pub(crate) const VISITOR: &str = "--visitor";
@@ -21,7 +22,7 @@ pub(crate) struct Visitor(Child);
 impl Visitor {
     pub(crate) fn start(relay: &Relay, token: &str) -> Result<Self> {
         let mut command = Command::new(env::current_exe()?);
-        command.arg(VISITOR).env("QUICSAND_SCHEDULER", relay.address.to_string()).env("QUICSAND_TOKEN", token);
+        command.arg(VISITOR).env("QUICSAND_SCHEDULER", relay.address().to_string()).env("QUICSAND_TOKEN", token);
         let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         Ok(Self(child.context("a visitor cannot be started")?))
     }

@@ -3,6 +3,8 @@
 //!
 //! Inputs pass through `black_box`, and every result is checked: a wrong one is an error, not a figure.
 
+mod failures;
+
 use std::{
     env,
     ffi::OsStr,
@@ -29,6 +31,21 @@ const KEYS: &[&str] = &[
     "first_result_ms",
     "scatter2_64mib_mb_s",
     "module_bytes",
+    "kill_worker_extra_s",
+    "kill_worker_beyond_share_s",
+    "kill_scheduler_result_ms",
+    "scheduler_mib_before_1m_calls",
+    "scheduler_mib_after_1m_calls",
+];
+/// Of these, those that are measured on a fleet of their own.
+const APART: &[&str] = &[
+    "first_result_ms",
+    "module_bytes",
+    "kill_worker_extra_s",
+    "kill_worker_beyond_share_s",
+    "kill_scheduler_result_ms",
+    "scheduler_mib_before_1m_calls",
+    "scheduler_mib_after_1m_calls",
 ];
 /// How long a call on scattered data holds its worker's only slot, so that the other worker has to take the other call.
 const HOLD: Duration = Duration::from_secs(1);
@@ -93,11 +110,41 @@ impl Bench {
             let run = || self.first_result_in_a_new_process();
             figures.insert("first_result_ms".into(), rounded(self.median(run)?));
         }
-        if KEYS.iter().filter(|key| !["module_bytes", "first_result_ms"].contains(key)).any(|key| self.wants(key)) {
+        self.run_apart(&mut figures)?;
+        if KEYS.iter().filter(|key| !APART.contains(key)).any(|key| self.wants(key)) {
             let cluster = cluster()?;
             self.run_on(&cluster.client()?, &mut figures)?;
         }
         Ok(figures)
+    }
+
+    /// What failures cost.
+    fn run_apart(&self, figures: &mut Map<String, Value>) -> Result<()> {
+        let mut put = |key: &str, value: f64| {
+            if self.wants(key) {
+                figures.insert(key.into(), json!((value * 1000.0).round() / 1000.0));
+            }
+        };
+        if self.wants("kill_worker_extra_s") || self.wants("kill_worker_beyond_share_s") {
+            let mut extras = Vec::new();
+            let beyond = self.median(|| {
+                let (extra, beyond) = failures::killed_worker()?;
+                extras.push(extra);
+                Ok(beyond)
+            })?;
+            extras.sort_by(f64::total_cmp);
+            put("kill_worker_extra_s", extras[extras.len() / 2]);
+            put("kill_worker_beyond_share_s", beyond);
+        }
+        if self.wants("kill_scheduler_result_ms") {
+            put("kill_scheduler_result_ms", self.median(failures::killed_scheduler)?);
+        }
+        if !self.options.quick && (self.wants("scheduler_mib_before_1m_calls") || self.wants("scheduler_mib_after_1m_calls")) {
+            let (before, after) = failures::passing_calls()?;
+            put("scheduler_mib_before_1m_calls", before);
+            put("scheduler_mib_after_1m_calls", after);
+        }
+        Ok(())
     }
 
     fn run_on(&self, client: &Client, figures: &mut Map<String, Value>) -> Result<()> {
