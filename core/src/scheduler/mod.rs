@@ -19,6 +19,7 @@
 //! | `copies` | how many workers have a value, and who takes over what another one leaves behind |
 //! | `queue`, `placement`, `assign`, `ahead`, `recall` | which items go to which worker, when |
 //! | `status`, `tasks`, `why` | what people see, and why others are not running |
+//! | `reads` | who may read which value |
 //! | `entry`, `items`, `values`, `edges`, `ranges`, `shapes`, `offer` | the data structures, which know nothing of each other's meaning |
 
 mod absence;
@@ -42,6 +43,7 @@ mod offer;
 mod placement;
 mod queue;
 mod ranges;
+mod reads;
 mod recall;
 mod refusal;
 mod register;

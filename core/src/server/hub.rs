@@ -317,9 +317,14 @@ impl Hub {
         }
     }
 
-    /// Where to get a value, for a peer that asks for it.
+    /// Where to get a value, for a peer that asks for it; nowhere if it has nothing to do for which it needs it.
     pub(super) fn find(&self, key: Key, asking: Peer) -> Source {
         let state = self.state.lock();
+        if let Peer::Worker(worker) = asking
+            && !state.machine.may_read(worker, key)
+        {
+            return Source::Nowhere;
+        }
         match state.machine.locate(key) {
             Location::Inline(bytes) => Source::Here(bytes, None),
             Location::Held => match state.held.get(&state.machine.origin(key)) {

@@ -3,6 +3,7 @@
 use super::lab::{Lab, args, entry, identity, key, same, span, spec, values};
 use crate::{
     TaskErrorKind,
+    codec::{Hole, Source},
     ids::{Hash, WorkerId},
     scheduler::{Action, Event, Location},
     wire::{FromClient, FromWorker, InputPlace, ToClient, ToWorker, blob::Grant},
@@ -32,6 +33,27 @@ fn stored_results_carry_places_with_grants() {
     lab.release(1, 0, 1);
     assert_eq!(lab.ordered(), [(1, ToWorker::Free { spans: vec![span(1, 0, 1)] })]);
     assert!(lab.is_empty());
+}
+
+#[test]
+fn workers_may_read_what_they_have_to_do_with() {
+    let mut lab = Lab::new();
+    lab.join(1, 1);
+    for seq in 1..=3 {
+        stored(&mut lab, seq, Vec::new());
+    }
+    let may = |lab: &Lab, seq| lab.scheduler.may_read(WorkerId(1), key(seq, 0));
+    lab.call(4, vec![same(1, 0)]);
+    let (worker, assignment) = lab.assignment();
+    assert_eq!([may(&lab, 1), may(&lab, 2)], [true, false]);
+    lab.finish(worker, &assignment);
+    assert!(!may(&lab, 1), "it is done with it");
+    let list = Hole { first: 0, count: 1, field: 0, source: Source::List(vec![span(2, 0, 1), span(3, 0, 1)]) };
+    lab.call(5, vec![list]);
+    assert_eq!([may(&lab, 1), may(&lab, 2), may(&lab, 3)], [false, true, true]);
+    let each = Hole { first: 0, count: 1, field: 0, source: Source::Each { entry: entry(1), first: 0 } };
+    lab.call(6, vec![each]);
+    assert!(may(&lab, 1) && !lab.scheduler.may_read(WorkerId(2), key(1, 0)));
 }
 
 #[test]

@@ -68,7 +68,10 @@ fn data_goes_to_the_scheduler_and_to_workers() {
     assert_eq!(fetch(&client, key, &bytes, Vec::new()), Some(bytes.clone()));
     runtime().block_on(async {
         let (link, _) = join_worker(&server).await;
-        assert_eq!(link.blobs().get(key, bytes.len() as u64, Hash::of(&bytes), &[]).await, Ok(bytes));
+        assert_eq!(link.blobs().get(key, bytes.len() as u64, Hash::of(&bytes), &[]).await, Ok(bytes.clone()));
+        fake.seen.0.lock().secrets.insert(key);
+        let refused = link.blobs().get(key, bytes.len() as u64, Hash::of(&bytes), &[]).await;
+        assert!(refused.is_err(), "it has nothing to do with it");
     });
 }
 

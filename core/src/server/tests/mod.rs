@@ -9,7 +9,7 @@ mod messages;
 mod operators;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, mpsc},
     time::{Duration, SystemTime},
 };
@@ -23,7 +23,7 @@ use crate::{
     ConnectError,
     client::backend::Inbox,
     codec::Span,
-    ids::{ClientId, EntryId, Hash, Key},
+    ids::{ClientId, EntryId, Hash, Key, WorkerId},
     net::{
         Ca, Reserved, Room,
         client::{ConnectSettings, Connected, Program, connect},
@@ -50,6 +50,8 @@ struct Fake {
 struct Seen {
     events: Vec<Event>,
     places: HashMap<Key, Location>,
+    /// What no worker has anything to do with.
+    secrets: HashSet<Key>,
 }
 
 impl Machine for Fake {
@@ -81,6 +83,10 @@ impl Machine for Fake {
     fn next_deadline(&self) -> Option<Duration> {
         let seen = self.seen.0.lock();
         (!seen.events.iter().any(|event| matches!(event, Event::Tick))).then_some(Duration::from_millis(1))
+    }
+
+    fn may_read(&self, _worker: WorkerId, key: Key) -> bool {
+        !self.seen.0.lock().secrets.contains(&key)
     }
 
     fn origin(&self, key: Key) -> Key {
