@@ -207,6 +207,14 @@ pub enum ConnectError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A scheduler's journal cannot be used, or not any more.
+    #[error("the journal in {directory} cannot be used: {reason}")]
+    Journal {
+        /// Where it is.
+        directory: String,
+        /// Why not, and what to do.
+        reason: String,
+    },
     /// A process or thread of the cluster could not be started.
     #[error("{what} could not be started: {reason}")]
     Start {

@@ -1,13 +1,13 @@
 //! What bytes from outside may do: one function an entry point, which takes any bytes and panics if something that must hold does not. The
 //! fuzzers in `fuzz/` and the test `fuzz` call them. Owns: the entry points.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
 
 use quicsand::{
     codec,
     ids::{ClientId, Hash, Identity, WorkerId},
     manifest,
-    scheduler::{Action, Config, Event, Scheduler},
+    scheduler::{Action, Config, Event, Fact, Passport, Scheduler},
     server::strangers,
     wire::{FromClient, FromWorker, ToClient, ToWorker, Validate, WorkerHello, decode_all},
 };
@@ -29,6 +29,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "frames", run: frames, tries: 400_000 },
     Target { name: "handshake", run: strangers::listen, tries: 200_000 },
     Target { name: "scheduler", run: scheduler, tries: 200_000 },
+    Target { name: "journal", run: journal, tries: 200_000 },
     Target { name: "module", run: module, tries: 10_000 },
 ];
 
@@ -56,6 +57,29 @@ fn frame<M: DeserializeOwned + Serialize + Validate + PartialEq + std::fmt::Debu
     }
 }
 
+/// Facts of a journal, each after its length in two bytes: they are refused, or make a scheduler that keeps every invariant.
+pub fn journal(bytes: &[u8]) {
+    /// The check walks over all items, of which entries may say that they had more before.
+    const LONGEST: u64 = 1 << 16;
+    let mut facts = BTreeMap::new();
+    let mut rest = bytes;
+    while let Some((len, tail)) = rest.split_first_chunk() {
+        let (fact, tail) = tail.split_at(tail.len().min(u16::from_le_bytes(*len).into()));
+        rest = tail;
+        let Ok(fact) = Fact::decode(fact) else { continue };
+        if matches!(&fact, Fact::Entry(entry) if entry.len > LONGEST) {
+            return;
+        }
+        facts.insert(fact.row(), fact);
+    }
+    let config = Config { journal: true, ..Config::default() };
+    let Ok(mut scheduler) = Scheduler::restore(config, 1, facts.into_values()) else { return };
+    scheduler.check();
+    let mut actions = Vec::new();
+    scheduler.handle(Duration::from_secs(3600), Event::Tick, &mut actions);
+    scheduler.check();
+}
+
 /// What peers who are in say to the scheduler: each message has a byte before it that says who speaks.
 pub fn scheduler(bytes: &[u8]) {
     let mut scheduler = Scheduler::new(Config::default());
@@ -69,7 +93,11 @@ pub fn scheduler(bytes: &[u8]) {
     };
     for client in [1, 2] {
         let who = Identity([client; 16]);
-        handle(Event::ClientJoined { client: ClientId(client.into()), who, module }, &mut now, &mut actions);
+        handle(
+            Event::ClientJoined { client: ClientId(client.into()), who, module, passport: Passport::default() },
+            &mut now,
+            &mut actions,
+        );
     }
     for worker in [3, 4] {
         let (who, name) = (Identity([worker; 16]), format!("w{worker}"));

@@ -1,4 +1,4 @@
-//! Worker processes that are killed, stopped and cut off while calls run. What is waited for is a condition, never a time.
+//! Worker processes that are killed, stopped and cut off while calls run, and schedulers that are killed and started again on their journal. What is waited for is a condition, never a time.
 
 use std::{
     process::{Child, Command, Stdio},
@@ -162,4 +162,98 @@ fn a_call_that_its_workers_die_of_is_poisonous() {
     let quicsand::Error::Task(error) = error else { panic!("{error}") };
     assert_eq!(error.kind, TaskErrorKind::Poisonous { deaths: 2 }, "{error}");
     assert_eq!(error.message.matches("its process died").count(), 2, "{error}");
+}
+
+/// A scheduler that is a process of the command, with a journal.
+struct SchedulerProcess {
+    child: Child,
+    directory: std::path::PathBuf,
+    address: String,
+    tokens: [String; 2],
+}
+
+impl SchedulerProcess {
+    fn start() -> Self {
+        let directory = std::env::temp_dir().join(format!("quicsand-restarts-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("a directory");
+        let (child, address, tokens) = Self::spawn(&directory, "127.0.0.1:0");
+        Self { child, directory, address, tokens }
+    }
+
+    fn spawn(directory: &std::path::Path, listen: &str) -> (Child, String, [String; 2]) {
+        use std::io::BufRead;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quicsand"));
+        command.args(["scheduler", "--announce", "--with-parent", "--listen", listen]);
+        command.arg("--state").arg(directory.join("state")).arg("--journal").arg(directory.join("journal"));
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the command is there");
+        let mut line = String::new();
+        std::io::BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("it announces itself");
+        let text = |name: &str| {
+            let from = line.find(&format!("\"{name}\":\"")).expect("announced") + name.len() + 4;
+            line[from..].split('"').next().expect("its end").to_owned()
+        };
+        (child, text("address"), [text("client_token"), text("worker_token")])
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
+    }
+
+    /// Kills it without warning, and starts it again where it was.
+    fn restart(&mut self) {
+        self.kill();
+        self.child = Self::spawn(&self.directory, &self.address).0;
+    }
+}
+
+impl Drop for SchedulerProcess {
+    fn drop(&mut self) {
+        // Errors mean that it has ended already, or that nothing is left to remove.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Clients and workers find the scheduler again, and everything ends as if nothing had happened.
+#[test]
+fn everything_outlives_a_killed_scheduler() {
+    let mut scheduler = SchedulerProcess::start();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_quicsand"));
+    command.args(["worker", &scheduler.address, "--no-config", "--with-parent", "--slots", "2", "--memory", "1GiB"]);
+    command.env("QUICSAND_TOKEN", &scheduler.tokens[1]);
+    let _worker = WorkerProcess(command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("the command is there"));
+    let client = || {
+        let builder = Client::builder().address(&scheduler.address).token(&scheduler.tokens[0]).module(MODULE);
+        builder.reconnect_for(PATIENCE).connect().expect("a client")
+    };
+    let (first, second) = (client(), client());
+    let stamped = first.submit(stamp, 200_000);
+    let before = first.submit(read_stamp, &stamped).result().expect("it is computed");
+    let mut data = vec![7_u8; 300_000];
+    data[..8].copy_from_slice(b"scatters");
+    let data = first.scatter(data);
+    assert_eq!(first.submit(read_stamp, &data).result().expect("it is there"), b"scatters");
+    let done = first.map(inc, 0..1000);
+    assert_eq!(first.gather(&done).expect("all run").len(), 1000);
+    let published = first.submit(inc, 41);
+    first.publish("answer", &published).expect("a name");
+    let taken = second.published::<i64>("answer").expect("it is there");
+    for round in 0..3_u64 {
+        let naps = first.map(nap, (0..100).map(|i| 5 + (i + round) % 10));
+        let others = second.map(inc, 0..500);
+        naps.get(0).expect("there").result().expect("it runs");
+        scheduler.restart();
+        let later = first.submit(read_stamp, &data);
+        assert_eq!(first.gather(&naps).expect("all run"), (0..100).map(|i| 5 + (i + round) % 10).collect::<Vec<_>>());
+        assert_eq!(second.gather(&others).expect("all run"), (1..=500).collect::<Vec<_>>());
+        assert_eq!(later.result().expect("it was kept"), b"scatters");
+        assert_eq!(first.submit(read_stamp, &stamped).result().expect("it was kept"), before, "it was not computed again");
+        let again = second.published::<i64>("answer").expect("the name is there");
+        assert_eq!(again.result().expect("it is told"), 42);
+    }
+    assert_eq!(taken.result().expect("it is told"), 42);
+    assert_eq!(first.gather(&done).expect("all are there"), (1..=1000).collect::<Vec<_>>());
+    first.unpublish("answer");
 }

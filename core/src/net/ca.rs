@@ -121,6 +121,11 @@ impl Ca {
         Self { certificate_lifetime: certificate_lifetime.clamp(Duration::from_secs(1), LONGEST_LIFETIME), ..self }
     }
 
+    /// Names the cluster: the hash of its certificate.
+    pub(crate) fn fingerprint(&self) -> crate::ids::Hash {
+        self.signer.fingerprint()
+    }
+
     /// What a peer needs to join: the token of that role that the scheduler prints.
     #[must_use]
     pub fn token(&self, role: Role) -> Token {

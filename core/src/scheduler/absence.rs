@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{Departure, Scheduler, items::State, machine::Todo};
-use crate::ids::{Hash, Identity, Key, WorkerId};
+use crate::ids::{Identity, Key, WorkerId};
 
 /// A worker's process.
 pub(super) type Process = (Identity, u64);
@@ -53,6 +53,11 @@ impl Absences {
                 self.gone.remove(&process);
             }
         }
+    }
+
+    /// A value is awaited of whoever joins in time and has it, although no worker was ever seen with it: as a journal brings it back.
+    pub(super) fn await_of_anyone(&mut self, key: Key, until: Duration) {
+        self.gone.entry(ANYONE).or_insert(Absence { until, holds: BTreeSet::new() }).holds.insert(key);
     }
 
     /// Whether a value is awaited of a process.
@@ -172,23 +177,5 @@ impl Scheduler {
         if keeps == 0 {
             self.end_absence(process);
         }
-    }
-
-    /// Has a stored value awaited of whoever joins in time and has it, although no worker was ever seen with it: for an item that is
-    /// there and not made, as a journal brings it back. Where its arguments are kept it is computed again if nobody comes with it. All
-    /// such values count as lost at the same time, [`Config::grace`](super::Config::grace) after the last of them was announced here.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for schedulers that are restored from a journal"))]
-    pub(super) fn await_holders(&mut self, key: Key, len: u64, hash: Hash) {
-        let Some(entry) = self.entries.get_mut(&key.entry) else { return };
-        let Some(from) = entry.items.state(key.index).filter(|state| !state.is_made() && !state.is_away()) else { return };
-        entry.stored.insert(key.index, super::entry::Replicas::awaited(len, hash, ANYONE));
-        entry.forget_oddities(key.index..key.index + 1);
-        let is_data = entry.spec().is_none();
-        let to = if is_data || from.is_holding() { State::Away } else { State::FinalAway };
-        self.shift(key.entry, key.index..key.index + 1, from, to);
-        let until = self.now.saturating_add(self.config.grace);
-        let absence = self.absences.gone.entry(ANYONE).or_insert(Absence { until, holds: BTreeSet::new() });
-        absence.until = until;
-        absence.holds.insert(key);
     }
 }

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// No absence is longer, so that its end is a time that clocks have.
-const LONGEST_ABSENCE: Duration = Duration::from_secs(1 << 32);
+pub(super) const LONGEST_ABSENCE: Duration = Duration::from_secs(1 << 32);
 
 impl Scheduler {
     /// Whether a client has joined and not left, with or without a connection.

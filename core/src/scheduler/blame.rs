@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// A worker that died, or seems to have, while an item ran alone on it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Death {
     pub(super) worker: String,
     pub(super) process: Process,
@@ -44,6 +44,7 @@ impl Scheduler {
             entry.suspects.insert(segment.range());
             let Some(death) = death else { continue };
             entry.oddities.entry(segment.first).or_default().deaths.push(death.clone());
+            self.ledger.touch(id, entry.items.base(), &segment.range());
             let key = id.key(segment.first);
             self.absences.accused.entry(death.process).or_default().push(key);
             self.judge(key);
@@ -93,8 +94,9 @@ impl Scheduler {
     /// A process that was thought to be gone is here: what was counted for it is taken back.
     pub(super) fn acquit(&mut self, process: Process) {
         for key in self.absences.accused.remove(&process).unwrap_or_default() {
-            let oddity = self.entries.get_mut(&key.entry).and_then(|entry| entry.oddities.get_mut(&key.index));
-            let Some(oddity) = oddity else { continue };
+            let Some(entry) = self.entries.get_mut(&key.entry) else { continue };
+            let Some(oddity) = entry.oddities.get_mut(&key.index) else { continue };
+            self.ledger.touch(key.entry, entry.items.base(), &(key.index..key.index + 1));
             oddity.deaths.retain(|death| death.process != process);
             if oddity.on_trial && oddity.deaths.len() < self.config.max_deaths as usize {
                 oddity.on_trial = false;
@@ -106,8 +108,9 @@ impl Scheduler {
     /// A process that was thought to be gone is known to have ended.
     pub(super) fn condemn(&mut self, process: Process) {
         for key in self.absences.accused.get(&process).cloned().unwrap_or_default() {
-            let oddity = self.entries.get_mut(&key.entry).and_then(|entry| entry.oddities.get_mut(&key.index));
-            let Some(oddity) = oddity else { continue };
+            let Some(entry) = self.entries.get_mut(&key.entry) else { continue };
+            let Some(oddity) = entry.oddities.get_mut(&key.index) else { continue };
+            self.ledger.touch(key.entry, entry.items.base(), &(key.index..key.index + 1));
             oddity.deaths.iter_mut().filter(|death| death.process == process).for_each(|death| death.departure = Departure::Died);
             let all_known = oddity.deaths.iter().all(|death| death.departure == Departure::Died);
             if oddity.on_trial && all_known {

@@ -218,7 +218,8 @@ impl Scheduler {
                     let entry = self.entries.get(&key.entry);
                     entry.map_or(0, |entry| {
                         let segments = entry.items.segments(key.first..key.first + key.count);
-                        segments.filter(|segment| segment.state.is_made()).map(|segment| segment.count()).sum::<u64>()
+                        let here = segments.filter(|segment| segment.state.is_made()).map(|segment| segment.count());
+                        here.sum::<u64>()
                     })
                 };
                 missing += span.count - made(span);

@@ -8,6 +8,7 @@ use std::{
 use super::{
     Action, Scheduler,
     entry::{Cause, Entry, Kind},
+    facts::Passport,
     items::{Segment, State},
     machine::Todo,
     refusal::Refusal,
@@ -26,13 +27,22 @@ pub(super) const CREDIT_DELAY: Duration = Duration::from_millis(10);
 pub(super) const MAX_SHAPES: usize = 1024;
 /// A client is refused when it sends on although it overdrew its credit by more than so many bytes.
 const CREDIT_TOLERANCE: u64 = 8 << 20;
+/// A client that was there before a restart may have been told of more credit than the journal knows: by so many bytes at most, since no
+/// more wait to be written.
+const FORGOTTEN_CREDIT: u64 = 256 << 20;
 
 /// A client that has not left.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) who: Identity,
     pub(super) module: Hash,
-    last_seq: Option<u64>,
+    /// For the shell.
+    pub(super) passport: Passport,
+    /// Its messages that were taken in, over all its connections.
+    pub(super) applied: u64,
+    /// It was here before a restart.
+    pub(super) is_restored: bool,
+    pub(super) last_seq: Option<u64>,
     /// What its entries ask of workers, with the number of entries; those that ask for nothing are left out.
     pub(super) shapes: BTreeMap<ShapeId, u64>,
     /// Bytes of its arguments and data that are kept.
@@ -85,10 +95,14 @@ impl Client {
 }
 
 impl Scheduler {
-    pub(super) fn client_joined(&mut self, id: ClientId, who: Identity, module: Hash) {
+    pub(super) fn client_joined(&mut self, id: ClientId, who: Identity, module: Hash, passport: Passport) {
+        self.ledger.touch_client(id);
         self.clients.entry(id).or_insert(Client {
             who,
             module,
+            passport,
+            applied: 0,
+            is_restored: false,
             last_seq: None,
             shapes: BTreeMap::new(),
             held: 0,
@@ -122,7 +136,7 @@ impl Scheduler {
         for &id in &ids {
             self.stop_runs(id, 0..u64::MAX);
             let stored: Vec<u64> = self.entries.get(&id).map_or_else(Vec::new, |entry| entry.stored.keys().copied().collect());
-            stored.into_iter().for_each(|item| self.free_replicas(id, item));
+            stored.into_iter().for_each(|item| self.free_replicas(id, item, true));
         }
         for id in ids {
             let Some(entry) = self.drop_entry(id) else { continue };
@@ -135,12 +149,13 @@ impl Scheduler {
                 }
             }
         }
+        self.ledger.drop_client(id);
     }
 
     pub(super) fn client_said(&mut self, id: ClientId, message: FromClient) {
-        if !self.knows(id) {
-            return;
-        }
+        let Some(client) = self.clients.get_mut(&id).filter(|client| !client.has_left) else { return };
+        client.applied += 1;
+        self.ledger.touch_client(id);
         if let Err(refusal) = self.obey(id, message) {
             self.refuse_client(id, &refusal);
         }
@@ -162,14 +177,14 @@ impl Scheduler {
                 if args.count() != 1 {
                     return Err(Refusal::CallItems { seq, count: args.count() });
                 }
-                self.check_args(entry_id(seq), &args)?;
+                self.check_args(entry_id(seq), &args, false)?;
                 self.resolve_links(client, &mut args);
                 self.add_entry(client, seq, Kind::Call(spec), false)?;
                 self.add_items(entry_id(seq), args)
             }
             FromClient::Map { seq, spec } => self.add_entry(client, seq, Kind::Map(spec), true),
             FromClient::Items { seq, mut args } => {
-                self.check_args(entry_id(seq), &args)?;
+                self.check_args(entry_id(seq), &args, false)?;
                 self.resolve_links(client, &mut args);
                 match self.entries.get(&entry_id(seq)) {
                     Some(entry) if entry.open => self.add_items(entry_id(seq), args),
@@ -198,12 +213,15 @@ impl Scheduler {
                         entry.items.push(1, State::Inline);
                         // Longer than a run can be: no message carries that.
                         let run = Run::single(bytes).ok_or(Refusal::DataLength { seq, announced: len, actual: len })?;
+                        self.ledger.touch(entry_id(seq), 0, &(0..1));
+                        self.ledger.put_values(entry_id(seq), 0, &run);
                         entry.values.insert(0, run);
                         Ok(())
                     }
                     None => {
                         if let Some(entry) = self.entries.get_mut(&entry_id(seq)) {
                             entry.items.push(1, State::Uploading);
+                            self.ledger.touch(entry_id(seq), 0, &(0..1));
                         }
                         self.ask_for_upload(entry_id(seq), true);
                         Ok(())
@@ -220,7 +238,7 @@ impl Scheduler {
                 self.known(client, seq)?;
                 match self.entries.get(&entry_id(seq)).is_some_and(|entry| entry.items.count(State::Uploading) > 0) {
                     true => self.ask_for_upload(entry_id(seq), true),
-                    false => self.tell_client(client, ToClient::Taken { seq }),
+                    false => self.say_taken(entry_id(seq)),
                 }
                 Ok(())
             }
@@ -285,8 +303,9 @@ impl Scheduler {
         let shape = self.enter_shape(client, seq, &kind)?;
         let arrival = self.next_arrival;
         self.next_arrival += 1;
-        let entry = Entry::new(kind, shape, arrival, self.now, open);
-        self.entries.insert(EntryId { client, seq }, Box::new(entry));
+        let (id, entry) = (EntryId { client, seq }, Entry::new(kind, shape, arrival, self.now, open));
+        self.ledger.touch_entry(id, &entry);
+        self.entries.insert(id, Box::new(entry));
         Ok(())
     }
 
@@ -302,7 +321,7 @@ impl Scheduler {
     }
 
     /// The shape of a new entry.
-    fn enter_shape(&mut self, client: ClientId, seq: u64, kind: &Kind) -> Result<ShapeId, Refusal> {
+    pub(super) fn enter_shape(&mut self, client: ClientId, seq: u64, kind: &Kind) -> Result<ShapeId, Refusal> {
         let options = match kind {
             Kind::Call(spec) | Kind::Map(spec) => Some(&spec.options),
             Kind::Data { .. } => None,
@@ -333,6 +352,7 @@ impl Scheduler {
     pub(super) fn close_map(&mut self, id: EntryId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.open = false;
+        self.ledger.touch_entry(id, entry);
         let len = entry.items.len();
         for (_, consumer, consumers, _) in self.hits(id, &(len..u64::MAX)) {
             let Some(entry) = self.entries.get(&consumer) else { continue };
@@ -374,10 +394,13 @@ impl Scheduler {
         let (end, len) = (span.first + span.count, entry.items.len());
         if let Some(sharing) = &mut entry.sharing {
             sharing.released.insert(span.first..end);
+            let base = entry.items.base();
+            self.ledger.touch(span.entry, base, &(span.first.max(base)..end.min(len)));
             self.unwant(span.entry, span.first..end);
             return Ok(());
         }
         entry.items.unwant(span.first..end);
+        self.ledger.touch(span.entry, entry.items.base(), &(span.first.max(entry.items.base())..end.min(len)));
         if entry.open && end > len && entry.items.segments(0..len).all(|segment| !segment.wanted) {
             entry.is_abandoned = true;
             self.close_map(span.entry);
@@ -395,6 +418,7 @@ impl Scheduler {
     pub(super) fn cancel_for_operator(&mut self, span: Span) {
         if let Some(entry) = self.entries.get_mut(&span.entry) {
             entry.is_cancelled |= span.first == 0 && span.count == u64::MAX;
+            self.ledger.touch_entry(span.entry, entry);
         }
         self.cancel_pending(&span);
     }
@@ -420,7 +444,8 @@ impl Scheduler {
     pub(super) fn charge(&mut self, id: ClientId, bytes: u64, keep: bool) -> Result<(), Refusal> {
         let Some(client) = self.clients.get_mut(&id) else { return Ok(()) };
         let overdrawn = client.sent.saturating_sub(client.granted);
-        if overdrawn > CREDIT_TOLERANCE {
+        let tolerance = CREDIT_TOLERANCE + if client.is_restored { FORGOTTEN_CREDIT } else { 0 };
+        if overdrawn > tolerance {
             return Err(Refusal::Credit { bytes: overdrawn });
         }
         client.sent = client.sent.saturating_add(bytes);

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     absence::Process,
     blame::Death,
@@ -25,11 +27,19 @@ use crate::{
 };
 
 /// What an entry is.
-#[derive(Debug)]
-pub(super) enum Kind {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// One call.
     Call(CallSpec),
+    /// Calls of one task.
     Map(CallSpec),
-    Data { len: u64, hash: Hash },
+    /// A value that a client gave.
+    Data {
+        /// Length in bytes.
+        len: u64,
+        /// Hash.
+        hash: Hash,
+    },
 }
 
 /// A client's entry.

@@ -6,7 +6,7 @@ use std::{collections::VecDeque, ops::Range};
 use crate::wire::StateCounts;
 
 /// Items in a chunk.
-const CHUNK: u64 = 4096;
+pub(super) const CHUNK: u64 = 4096;
 /// Bit of a state's byte: the client does not want the result any more.
 const UNWANTED: u8 = 0x10;
 
@@ -133,6 +133,18 @@ struct Chunk {
 }
 
 impl Items {
+    /// Items of which the first ones, a multiple of [`CHUNK`], are released and forgotten.
+    pub(super) fn after(base: u64) -> Self {
+        let mut items = Self { base, len: base, ..Self::default() };
+        items.counts[State::Released as usize] = base;
+        items
+    }
+
+    /// Items before this one are released and forgotten.
+    pub(super) fn base(&self) -> u64 {
+        self.base
+    }
+
     /// Number of items so far.
     pub(super) fn len(&self) -> u64 {
         self.len

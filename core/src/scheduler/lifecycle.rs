@@ -8,6 +8,7 @@ use super::{
     clients::give_back,
     edges::EdgeId,
     entry::{ArgChunk, Cause, Entry, Kind, queue_key},
+    facts::{Part, Standing},
     items::{Segment, State},
     machine::Todo,
 };
@@ -44,6 +45,9 @@ impl Scheduler {
     /// arguments and the edges of the items' holes in step.
     pub(super) fn shift(&mut self, id: EntryId, range: Range<u64>, from: State, to: State) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
+        if Standing::of(from) != Standing::of(to) {
+            self.ledger.touch(id, entry.items.base(), &range);
+        }
         entry.items.set(range.clone(), from, to);
         if from == State::Queued {
             entry.ready.remove(range.clone());
@@ -68,8 +72,7 @@ impl Scheduler {
             self.todo.push_back(Todo::Ended(id, range.clone()));
         }
         if from == State::Uploading {
-            self.tell_client(id.client, ToClient::Taken { seq: id.seq });
-            return;
+            return self.say_taken(id);
         }
         if from.is_active() == to.is_active() && from.is_holding() == to.is_holding() {
             return;
@@ -87,6 +90,7 @@ impl Scheduler {
                 chunk.holding -= part.end - part.start;
                 if chunk.holding == 0 {
                     chunk.args = Args::default();
+                    self.ledger.drop_row(id, Part::Args, chunk.first);
                     let bytes = std::mem::take(&mut chunk.bytes);
                     give_back(self.clients.get_mut(&id.client), bytes, &mut self.credit_check, self.now);
                 }
@@ -115,6 +119,7 @@ impl Scheduler {
         let to = match cause {
             Cause::Failed(error) => {
                 self.history.record(self.now, id, segment.range(), entry.name(), error);
+                self.ledger.put_error(id, &segment.range(), error);
                 entry.errors.extend(segment.range().map(|item| (item, error.clone())));
                 State::Failed
             }
@@ -278,17 +283,21 @@ impl Scheduler {
         };
         match state {
             State::Inline => {
-                entry.values.remove(part.clone());
+                let ledger = &mut self.ledger;
+                entry.values.remove(part.clone(), |first| ledger.drop_row(id, Part::Values, first));
                 if let Kind::Data { len, .. } = entry.kind {
                     give_back(self.clients.get_mut(&id.client), len, &mut self.credit_check, self.now);
                 }
             }
-            State::Failed => part.clone().for_each(|item| {
-                entry.errors.remove(&item);
-            }),
+            State::Failed => {
+                part.clone().for_each(|item| {
+                    entry.errors.remove(&item);
+                });
+                self.ledger.drop_errors(id, &part);
+            }
             State::Processing => self.stop_runs(id, part.clone()),
             State::Stored | State::Final | State::Away | State::FinalAway => {
-                part.clone().for_each(|item| self.free_replicas(id, item))
+                part.clone().for_each(|item| self.free_replicas(id, item, true))
             }
             _ => {}
         }

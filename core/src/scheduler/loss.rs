@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{
     Action, Departure, Scheduler,
     entry::{Cause, Kind, Replicas},
+    facts::Part,
     items::State,
     lifecycle::Need,
     machine::Todo,
@@ -31,6 +32,7 @@ impl Scheduler {
     pub(super) fn store(&mut self, key: Key, len: u64, hash: Hash, worker: Option<WorkerId>) {
         let Some(entry) = self.entries.get_mut(&key.entry) else { return };
         let Some(from) = entry.items.state(key.index) else { return };
+        self.ledger.put_stored(key, len, hash);
         entry.stored.insert(key.index, Replicas::on(worker, len, hash));
         entry.forget_oddities(key.index..key.index + 1);
         if let Some(worker) = worker.and_then(|worker| self.fleet.workers.get_mut(&worker)) {
@@ -61,8 +63,7 @@ impl Scheduler {
             return;
         };
         if !self.is_expected(key, len, hash) {
-            self.free_on(worker, key);
-            return;
+            return self.free_unneeded(worker, key);
         }
         let replicas = self.entries.get_mut(&key.entry).and_then(|entry| entry.stored.get_mut(&key.index));
         let Some(replicas) = replicas else {
@@ -131,16 +132,20 @@ impl Scheduler {
         self.tell_client(id.client, ToClient::Upload { seq: id.seq, place });
     }
 
-    /// Forgets a value everywhere, since nobody needs it.
-    pub(super) fn free_replicas(&mut self, id: EntryId, item: u64) {
+    /// Forgets a value everywhere. If it is because nobody needs it (`later`), its workers are told when that is recorded.
+    pub(super) fn free_replicas(&mut self, id: EntryId, item: u64, later: bool) {
         let Some(replicas) = self.entries.get_mut(&id).and_then(|entry| entry.stored.remove(&item)) else { return };
         let key = id.key(item);
+        self.ledger.drop_row(id, Part::Stored, item);
         for worker_id in replicas.workers {
             if let Some(worker) = self.fleet.workers.get_mut(&worker_id) {
                 worker.holds.remove(&key);
                 worker.handing.remove(&key);
                 worker.held_bytes = worker.held_bytes.saturating_sub(replicas.len);
-                self.free_on(worker_id, key);
+                match later {
+                    true => self.free_unneeded(worker_id, key),
+                    false => self.free_on(worker_id, key),
+                }
             }
         }
         for worker in &replicas.coming {
@@ -192,7 +197,7 @@ impl Scheduler {
     pub(super) fn lose(&mut self, key: Key) {
         let Some(replicas) = self.entries.get_mut(&key.entry).and_then(|entry| entry.stored.get_mut(&key.index)) else { return };
         let (was, been) = ((replicas.len, replicas.hash), std::mem::take(&mut replicas.been));
-        self.free_replicas(key.entry, key.index);
+        self.free_replicas(key.entry, key.index, false);
         let range = key.index..key.index + 1;
         let state = self.entries.get(&key.entry).and_then(|entry| entry.items.state(key.index));
         if state.is_some_and(State::is_stored) {
@@ -257,7 +262,8 @@ impl Scheduler {
     /// A client could not fetch a value from any of its places.
     pub(super) fn unreachable(&mut self, key: Key) {
         let Some(entry) = self.entries.get_mut(&key.entry) else { return };
-        if !entry.items.state(key.index).is_some_and(State::is_stored) || !entry.items.is_wanted(key.index) {
+        let is_stored = entry.items.state(key.index).is_some_and(State::is_stored) && entry.items.is_wanted(key.index);
+        if !is_stored {
             return;
         }
         let oddity = entry.oddities.entry(key.index).or_default();

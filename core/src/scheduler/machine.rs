@@ -14,6 +14,7 @@ use super::{
     entry::{Entry, queue_key},
     fleet::{Fleet, Run},
     items::State,
+    ledger::Ledger,
     queue::TaskTimes,
     refusal::Refusal,
     shapes::Shapes,
@@ -43,6 +44,7 @@ pub struct Scheduler {
     pub(super) shapes: Shapes,
     pub(super) times: TaskTimes,
     pub(super) history: History,
+    pub(super) ledger: Ledger,
     /// What is published.
     pub(super) names: BTreeMap<String, Name>,
     pub(super) next_run: u64,
@@ -94,6 +96,7 @@ impl Scheduler {
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
+            ledger: Ledger::new(config.journal),
             config,
             now: Duration::ZERO,
             clients: BTreeMap::new(),
@@ -132,7 +135,7 @@ impl Scheduler {
         std::mem::swap(&mut self.out, actions);
         self.excuse_own_sleep();
         match event {
-            Event::ClientJoined { client, who, module } => self.client_joined(client, who, module),
+            Event::ClientJoined { client, who, module, passport } => self.client_joined(client, who, module, passport),
             Event::ClientLeft { client } => self.client_left(client),
             Event::ClientLost { client } => self.client_lost(client),
             Event::ClientReturned { client } => self.client_returned(client),
@@ -145,6 +148,7 @@ impl Scheduler {
             Event::FromWorker(worker, message) => self.worker_said(worker, message),
             Event::Held { key, len, hash } => self.held(key, len, hash),
             Event::Cancel(span) => self.cancel_for_operator(span),
+            Event::Recorded { records } => self.recorded(records),
             Event::Tick => {}
         }
         self.expire_leases();
@@ -164,6 +168,8 @@ impl Scheduler {
         self.recall();
         self.give_credit();
         self.dismiss_drained();
+        self.say_frees();
+        self.say_records();
         self.say_frees();
         std::mem::swap(&mut self.out, actions);
     }
@@ -203,9 +209,12 @@ impl Scheduler {
         if let Some(client) = self.clients.get_mut(&id.client) {
             client.leave_shape(entry.shape);
             client.lineage.remove(&id.seq);
+            // With a client, all its rows go at once.
+            self.ledger.drop_entry(id);
             let all = EntryId { client: id.client, seq: 0 }..=EntryId { client: id.client, seq: u64::MAX };
             if client.has_left && self.entries.range(all).next().is_none() {
                 self.clients.remove(&id.client);
+                self.ledger.drop_client(id.client);
                 self.out.push(Action::ForgetClient(id.client));
             }
         }

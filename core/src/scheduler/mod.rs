@@ -17,6 +17,7 @@
 //! | `away` | clients without a connection, and what they are told when they return |
 //! | `lifecycle`, `loss`, `lineage`, `rest` | items changing state, and what follows for others; what can be computed again; retries |
 //! | `copies` | how many workers have a value, and who takes over what another one leaves behind |
+//! | `facts`, `ledger`, `restore`, `draft` | what a journal keeps; what of an event is recorded; a machine from what was kept, an entry from its facts |
 //! | `queue`, `placement`, `assign`, `ahead`, `recall` | which items go to which worker, when |
 //! | `status`, `tasks`, `why` | what people see, and why others are not running |
 //! | `reads` | who may read which value |
@@ -30,11 +31,14 @@ mod blame;
 mod check;
 mod clients;
 mod copies;
+mod draft;
 mod edges;
 mod entry;
+mod facts;
 mod fleet;
 mod items;
 mod lease;
+mod ledger;
 mod lifecycle;
 mod lineage;
 mod loss;
@@ -48,6 +52,7 @@ mod recall;
 mod refusal;
 mod register;
 mod rest;
+mod restore;
 mod results;
 mod shapes;
 mod sharing;
@@ -59,11 +64,18 @@ mod values;
 mod why;
 
 pub use crate::wire::operator::{ClientStatus, Status, WorkerStatus};
+pub use entry::Kind;
+pub use facts::{
+    ClientFact, DeathFact, EntryFact, Fact, HistoryFact, NameFact, Passport, Record, Row, SharingFact, Standing, StatesFact,
+    TakerFact,
+};
 pub use machine::Scheduler;
+pub use restore::RestoreError;
 
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     codec::Span,
@@ -82,6 +94,8 @@ pub enum Event {
         who: Identity,
         /// Its program's module.
         module: Hash,
+        /// How it is known again: kept for the shell, and not looked at.
+        passport: Passport,
     },
     /// A client has left and will not come again.
     ClientLeft {
@@ -146,12 +160,17 @@ pub enum Event {
     },
     /// An operator cancels these items. A span from 0 to the last number stands for all of an entry, to come or not.
     Cancel(Span),
+    /// So many of the records in [`Action::Record`], counted from the machine's beginning, will outlive this process.
+    Recorded {
+        /// How many.
+        records: u64,
+    },
     /// Time went by.
     Tick,
 }
 
 /// How a worker went away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Departure {
     /// Its process is known to have ended.
     Died,
@@ -172,6 +191,8 @@ pub enum Action {
     ToWorker(WorkerId, ToWorker),
     /// Forget blobs that the shell keeps ([`Event::Held`]).
     Drop(Span),
+    /// What of the event is to be kept for a restart, all of it or none; only with [`Config::journal`].
+    Record(Vec<Record>),
     /// Close a client's connection once what was said to it is written.
     DisconnectClient(ClientId),
     /// Nothing is left of a client: it cannot return.
@@ -218,6 +239,12 @@ pub struct Config {
     pub client_lease: Duration,
     /// Workers that may die while a call runs alone on them, before it is poisonous.
     pub max_deaths: u32,
+    /// Whether there is a journal, so that [`Action::Record`] says what to keep.
+    pub journal: bool,
+    /// After a restart, stored values count as lost when no worker has come back with them for so long.
+    pub workers_return: Duration,
+    /// After a restart, clients count as gone when they have not come back for so long.
+    pub clients_return: Duration,
     /// A call that failed is tried again after so long, after twice that the next time, and so on.
     pub retry_delay: Duration,
     /// But never after more than this.
@@ -240,6 +267,9 @@ impl Default for Config {
             grace: Duration::from_secs(5),
             client_lease: Duration::from_secs(30),
             max_deaths: 3,
+            journal: false,
+            workers_return: Duration::from_secs(10),
+            clients_return: Duration::from_secs(60),
             retry_delay: Duration::from_millis(50),
             longest_retry_delay: Duration::from_secs(5),
             data_copies: 2,

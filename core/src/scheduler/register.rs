@@ -6,7 +6,7 @@ use std::{collections::VecDeque, ops::Range, sync::Arc};
 use super::{
     Scheduler,
     edges::Edge,
-    entry::{ArgChunk, Cause},
+    entry::{ArgChunk, Cause, Entry},
     items::State,
     refusal::Refusal,
 };
@@ -19,8 +19,8 @@ use crate::{
 /// Values that one field of an item may name: those of all fields are counted in 32 bits.
 pub(super) const MAX_INPUTS: u64 = 1 << 28;
 /// Charged for an item and for a hole, in addition to the bytes.
-const ITEM_BYTES: u64 = 1;
-const HOLE_BYTES: u64 = 128;
+pub(super) const ITEM_BYTES: u64 = 1;
+pub(super) const HOLE_BYTES: u64 = 128;
 
 /// What a span of keys has for an item that names it.
 #[derive(Debug, Default)]
@@ -34,8 +34,9 @@ pub(super) struct Supply {
 }
 
 impl Scheduler {
-    /// Whether a client may send these arguments for its entry: what they read exists, and is not the entry itself.
-    pub(super) fn check_args(&self, id: EntryId, args: &Args) -> Result<(), Refusal> {
+    /// Whether a client may send these arguments for its entry: what they read exists, and is not the entry itself. Once they have been
+    /// taken in, they may read what the client took up of others (`is_resolved`).
+    pub(super) fn check_args(&self, id: EntryId, args: &Args, is_resolved: bool) -> Result<(), Refusal> {
         let seq = id.seq;
         let newest = self.newest_entry(id.client);
         let overflows = args.holes.iter().any(|hole| matches!(hole.source, Source::Same(key) if key.index == u64::MAX));
@@ -44,7 +45,11 @@ impl Scheduler {
         }
         for hole in &args.holes {
             for span in spans_of(&hole.source, 0..u64::from(hole.count)) {
-                if span.entry.client != id.client || span.entry == id || Some(span.entry.seq) > newest {
+                let is_allowed = match span.entry.client == id.client {
+                    true => span.entry != id && Some(span.entry.seq) <= newest,
+                    false => is_resolved,
+                };
+                if !is_allowed {
                     return Err(Refusal::ForeignKey { seq, key: span.entry.key(span.first) });
                 }
             }
@@ -72,6 +77,8 @@ impl Scheduler {
         let Some(entry) = self.entries.get_mut(&id) else { return Ok(()) };
         let first = entry.items.len();
         entry.items.push(count, State::Waiting);
+        self.ledger.touch_entry(id, entry);
+        self.ledger.put_args(id, first, &args);
         let chunk = ArgChunk { first, count, args, bytes: bytes + extra, holding: count, edges: Vec::new() };
         if entry.args.is_empty() {
             entry.args.reserve_exact(1);
@@ -91,21 +98,27 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Makes an edge of each span that the newest arguments' holes name.
-    fn add_edges(&mut self, id: EntryId, first: u64) {
-        let Some(chunk) = self.entries.get(&id).and_then(|entry| entry.args.back()) else { return };
+    /// Makes an edge of each span that the holes of the arguments from item `first` name.
+    pub(super) fn add_edges(&mut self, id: EntryId, first: u64) {
+        let Some(entry) = self.entries.get(&id) else { return };
+        let Some(chunk) = entry.chunk_of(first) else { return };
         let mut edges = Vec::new();
         for (at, hole) in chunk.args.holes.iter().enumerate() {
             let start = first + u64::from(hole.first);
+            let consumers = start..start + u64::from(hole.count);
+            let (holding, active) = entry.consumers(&consumers);
+            if holding == 0 {
+                continue;
+            }
             for span in spans_of(&hole.source, 0..u64::from(hole.count)) {
                 let edge = Edge {
                     producer: span.entry,
                     producers: span.first..span.first + span.count,
                     consumer: id,
-                    consumers: start..start + u64::from(hole.count),
+                    consumers: consumers.clone(),
                     each: matches!(hole.source, Source::Each { .. }),
-                    holding: hole.count,
-                    active: hole.count,
+                    holding,
+                    active,
                 };
                 if !edge.producers.is_empty() && !edge.consumers.is_empty() {
                     edges.push((at as u32, edge));
@@ -124,7 +137,9 @@ impl Scheduler {
                 ids.push((at, edge_id));
             }
         }
-        if let Some(chunk) = self.entries.get_mut(&id).and_then(|entry| entry.args.back_mut()) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let at = entry.args.partition_point(|chunk| chunk.range().end <= first);
+        if let Some(chunk) = entry.args.get_mut(at) {
             chunk.edges = ids;
         }
     }
@@ -298,6 +313,16 @@ impl Scheduler {
         };
         let name = entry.map_or("unknown", |entry| entry.name());
         Cause::Failed(Arc::new(TaskError::new(TaskErrorKind::DataLost, name, key, message)))
+    }
+}
+
+impl Entry {
+    /// How many of these items keep their arguments, and how many of those need values now.
+    fn consumers(&self, items: &Range<u64>) -> (u32, u32) {
+        let count = |is: fn(State) -> bool| {
+            self.items.segments(items.clone()).filter(|segment| is(segment.state)).map(|segment| segment.count() as u32).sum()
+        };
+        (count(State::is_holding), count(State::is_active))
     }
 }
 

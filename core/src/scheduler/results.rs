@@ -179,7 +179,9 @@ impl Scheduler {
         for segment in segments {
             let Some(entry) = self.entries.get_mut(&id) else { return };
             // Nobody wants it and nobody needs it: it would have been cancelled. So all that is here is kept, until it is not.
-            entry.values.insert(segment.first, cut(&values, first, &segment.range()));
+            let part = cut(&values, first, &segment.range());
+            self.ledger.put_values(id, segment.first, &part);
+            entry.values.insert(segment.first, part);
             entry.forget_oddities(segment.range());
             self.shift(id, segment.range(), State::Processing, State::Inline);
             self.todo.push_back(Todo::Made(id, segment.range()));
@@ -260,6 +262,8 @@ impl Scheduler {
         let attempts = entry.oddities.get(&item).map_or(0, |oddity| oddity.attempts) + 1;
         if attempts <= retries {
             entry.oddities.entry(item).or_default().attempts = attempts;
+            let base = entry.items.base();
+            self.ledger.touch(id, base, &segment.range());
             self.requeue(id, segment.range());
             let pause = self.retry_pause(attempts);
             if !pause.is_zero() {

@@ -73,7 +73,11 @@ impl Scheduler {
         let items = span.first..span.first + span.count;
         // What was released before stays so.
         let wanted: Vec<_> = entry.items.segments(items).filter(|segment| segment.wanted).collect();
-        wanted.into_iter().for_each(|segment| entry.share().detached.insert(segment.range()));
+        for segment in wanted {
+            entry.share().detached.insert(segment.range());
+            self.ledger.touch_sharing(span.entry, entry);
+            self.ledger.touch(span.entry, entry.items.base(), &segment.range());
+        }
     }
 
     /// Items have ended: with that, being detached is over for them.
@@ -106,6 +110,7 @@ impl Scheduler {
         };
         owner.names += 1;
         entry.share().names.insert(name.clone(), items.clone());
+        self.ledger.touch_sharing(span.entry, entry);
         tracing::debug!(%client, name, "published");
         self.names.insert(name, Name { entry: span.entry, items, kind });
         Ok(span.count)
@@ -119,6 +124,7 @@ impl Scheduler {
         }
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.share().names.remove(name);
+            self.ledger.touch_sharing(id, entry);
         }
         self.unwant(id, items);
     }
@@ -154,6 +160,7 @@ impl Scheduler {
         }
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.share().takers.insert((client, seq), items.clone());
+            self.ledger.touch_sharing(id, entry);
         }
         self.report(id, items.clone(), mine, items.start);
         Ok(())
@@ -164,6 +171,7 @@ impl Scheduler {
         let Some(link) = self.clients.get_mut(&client).and_then(|client| client.links.remove(&seq)) else { return };
         if let Some(entry) = self.entries.get_mut(&link.entry) {
             entry.share().takers.remove(&(client, seq));
+            self.ledger.touch_sharing(link.entry, entry);
         }
         self.unwant(link.entry, link.items);
     }
@@ -171,6 +179,8 @@ impl Scheduler {
     /// Releases those of the items whose client does not want them and nobody else does.
     pub(super) fn unwant(&mut self, id: EntryId, items: Range<u64>) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
+        let (base, len) = (entry.items.base(), entry.items.len());
+        self.ledger.touch(id, base, &(items.start.max(base)..items.end.min(len)));
         let Some(sharing) = &entry.sharing else {
             entry.items.unwant(items.clone());
             return self.todo.push_back(Todo::Free(id, items));
@@ -252,6 +262,7 @@ impl Scheduler {
         if let Some(client) = self.clients.get_mut(&id) {
             client.has_left = true;
         }
+        self.ledger.touch_client(id);
         for id in ids {
             let Some(entry) = self.entries.get_mut(&id) else { continue };
             if entry.open {
@@ -283,6 +294,7 @@ impl Scheduler {
         for (&id, entry) in self.entries.range_mut(all) {
             if let Some(sharing) = &mut entry.sharing {
                 sharing.detached = Ranges::default();
+                self.ledger.touch(id, entry.items.base(), &(entry.items.base()..entry.items.len()));
                 detached.push((id, entry.items.len()));
             }
         }

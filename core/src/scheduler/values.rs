@@ -23,7 +23,13 @@ struct Block {
 impl Values {
     /// Keeps the values of consecutive items, of which none is there yet.
     pub(super) fn insert(&mut self, first: u64, run: Run) {
-        let block = Block { live: run.count(), run };
+        let live = run.count();
+        self.restore(first, run, live);
+    }
+
+    /// Keeps the values of consecutive items, of which only so many are there.
+    pub(super) fn restore(&mut self, first: u64, run: Run, live: u32) {
+        let block = Block { live, run };
         if self.one.is_none() {
             self.one = Some((first, block));
         } else {
@@ -31,8 +37,8 @@ impl Values {
         }
     }
 
-    /// Forgets the values of items that are there.
-    pub(super) fn remove(&mut self, range: Range<u64>) {
+    /// Forgets the values of items that are there. `gone` is told the first items of runs of which nothing is left.
+    pub(super) fn remove(&mut self, range: Range<u64>, mut gone: impl FnMut(u64)) {
         let mut at = range.start;
         while at < range.end {
             let Some((first, end)) = self.block_at(at).map(|(first, block)| (first, first + u64::from(block.run.count()))) else {
@@ -42,11 +48,13 @@ impl Values {
             if let Some((_, block)) = self.one.as_mut().filter(|(one, _)| *one == first) {
                 block.live -= count;
                 if block.live == 0 {
+                    gone(first);
                     self.one = None;
                 }
             } else if let Some(block) = self.more.get_mut(&first) {
                 block.live -= count;
                 if block.live == 0 {
+                    gone(first);
                     self.more.remove(&first);
                 }
             }
@@ -105,11 +113,15 @@ mod tests {
         assert_eq!(values.get(5).as_deref(), Some(&b"f"[..]));
         let runs: Vec<_> = values.runs(2..6).collect();
         assert_eq!(runs, [(2, run("cd")), (4, run("ef"))]);
-        values.remove(1..7);
+        let mut gone = Vec::new();
+        values.remove(1..7, |first| gone.push(first));
+        assert_eq!(gone, []);
         assert_eq!(values.live(), 2);
-        values.remove(0..1);
+        values.remove(0..1, |first| gone.push(first));
+        assert_eq!(gone, [0]);
         assert_eq!(values.get(2), None);
-        values.remove(7..8);
+        values.remove(7..8, |first| gone.push(first));
+        assert_eq!(gone, [0, 4]);
         assert_eq!(values.live(), 0);
     }
 }

@@ -78,6 +78,8 @@ async fn take_data(hub: &Hub, incoming: &mut Incoming, key: Key, len: u64, hash:
         room.ok_or_else(|| format!("the scheduler keeps at most {} bytes of data, and has no room for it", hub.room.limit()))?;
     let bytes = incoming.body(len, MAX_VALUE_BYTES, hash).await.map_err(|error| error.to_string())?;
     hub.hold(peer, key, bytes, hash, room);
+    // The client forgets it when it is taken.
+    hub.flushed().await;
     Ok(())
 }
 
@@ -87,7 +89,7 @@ async fn take_module(hub: &Hub, incoming: &mut Incoming, len: u64, hash: Hash) -
     if !bytes.starts_with(WASM_MAGIC) {
         return Err("it is no WebAssembly: it does not begin with \\0asm".to_owned());
     }
-    hub.modules.put(hash, bytes, room)
+    hub.put_module(hash, bytes, room)
 }
 
 async fn answer(incoming: Incoming, taken: Result<(), String>) -> Result<(), BlobError> {

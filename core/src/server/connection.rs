@@ -201,6 +201,8 @@ impl Gate {
                 let seat =
                     Seat { who: bearer.identity, name: name.clone(), outbox: outbox.clone(), connection: connection.clone() };
                 let module_wanted = self.hub.seat_client(id, seat, Session::new(bearer.identity, secret, name, module));
+                // A client that was let in is known again, whatever happens to this process.
+                self.hub.flushed().await;
                 let welcome = Welcome::Client { id, credit: self.hub.credit(), applied: None, module_wanted };
                 self.attend_client(id, connection, outbox, send, recv, welcome).await;
             }
@@ -222,6 +224,8 @@ impl Gate {
             return control::part(&connection, Close::Refused, "the client is not known").await;
         };
         tracing::info!(client = %id, %from, name = hello.name, "a client is here again");
+        // It forgets what it hears was taken in.
+        self.hub.flushed().await;
         let module_wanted = self.hub.modules.is_wanted(module);
         let welcome = Welcome::Client { id, credit: self.hub.credit(), applied: Some(applied), module_wanted };
         self.attend_client(id, connection, outbox, send, recv, welcome).await;
@@ -294,6 +298,7 @@ impl Gate {
     ) -> Result<(), ControlError> {
         let mut batch = Vec::new();
         while inlet.read(&mut batch).await? {
+            self.hub.room_to_record().await;
             self.hub.feed(peer, outbox, batch.drain(..).map(&event));
         }
         Ok(())

@@ -1,7 +1,15 @@
 //! Where everything meets: the state machine, the clock, everybody's outbox, and data that no worker took. Must not know: how peers
 //! are let in, or what is written and read when.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+mod recording;
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
@@ -15,16 +23,18 @@ use tokio::{
 
 use super::{
     ServerSettings,
+    journal::{Journal, Large},
     machine::Machine,
     modules::Modules,
     probe,
     sessions::{Session, Sessions},
 };
 use crate::{
+    ConnectError,
     codec::Span,
     ids::{ClientId, Hash, Identity, Key, WorkerId},
     net::{Ca, Reserved, Room, control::Outbox, transport::Close},
-    scheduler::{Action, Departure, Event, Location, Status},
+    scheduler::{Action, Departure, Event, Location, Passport, Status},
     wire::{
         self, ToClient,
         operator::{Failures, OperatorRefusal, Tasks},
@@ -85,6 +95,10 @@ pub(super) struct Hub {
     /// There are silent workers.
     silence: Notify,
     pub(super) modules: Arc<Modules>,
+    journal: OnceLock<Journal>,
+    journal_directory: Option<PathBuf>,
+    /// The journal has failed.
+    failed: Notify,
 }
 
 struct State {
@@ -99,6 +113,10 @@ struct State {
     /// Workers whose processes are to be looked for.
     silent: Vec<WorkerId>,
     actions: Vec<Action>,
+    /// Nothing that happens from now on matters.
+    is_over: bool,
+    failure: Option<String>,
+    on_failure: Option<Box<dyn FnOnce(ConnectError) + Send>>,
 }
 
 impl Hub {
@@ -114,6 +132,9 @@ impl Hub {
             deadline: None,
             silent: Vec::new(),
             actions: Vec::new(),
+            is_over: false,
+            failure: None,
+            on_failure: None,
         };
         Self {
             ca: settings.ca,
@@ -126,6 +147,9 @@ impl Hub {
             sooner: Notify::new(),
             silence: Notify::new(),
             modules,
+            journal: OnceLock::new(),
+            journal_directory: settings.journal,
+            failed: Notify::new(),
         }
     }
 
@@ -194,9 +218,11 @@ impl Hub {
         let mut state = self.state.lock();
         // Clients without a connection count: what is kept of them is bounded by this.
         let workers = state.seats.keys().filter(|peer| matches!(peer, Peer::Worker(_))).count();
-        (workers + state.sessions.len() < self.max_peers).then(|| {
-            state.seated += 1;
-            state.seated
+        let number = state.seated + 1;
+        let is_new = self.journal.get().is_none_or(|journal| journal.allows(number));
+        (is_new && workers + state.sessions.len() < self.max_peers).then(|| {
+            state.seated = number;
+            number
         })
     }
 
@@ -210,7 +236,8 @@ impl Hub {
 
     /// Lets a new client take part; whether its module is wanted.
     pub(super) fn seat_client(&self, client: ClientId, seat: Seat, session: Session) -> bool {
-        let joined = Event::ClientJoined { client, who: session.who, module: session.module };
+        let passport = Passport { secret: session.secret, name: session.name.clone() };
+        let joined = Event::ClientJoined { client, who: session.who, module: session.module, passport };
         let is_wanted = self.modules.announce(session.module);
         self.state.lock().sessions.open(client, session);
         self.seat(Peer::Client(client), seat, joined);
@@ -292,7 +319,7 @@ impl Hub {
             return;
         }
         if let Peer::Client(client) = peer {
-            state.sessions.count(client, events.len() as u64);
+            state.sessions.count(client, events.len() as u64, self.journal.get().is_none());
         }
         self.handle(state, events);
     }
@@ -312,6 +339,9 @@ impl Hub {
         let mut state = self.state.lock();
         if state.seats.contains_key(&peer) {
             let len = bytes.len() as u64;
+            if let Some(journal) = self.journal.get() {
+                journal.keep(Large::Data(key), bytes.clone());
+            }
             state.held.insert(key, Held { bytes, hash, _room: room });
             self.handle(state, [Event::Held { key, len, hash }]);
         }
@@ -393,12 +423,15 @@ impl Hub {
     }
 
     fn handle(&self, mut state: MutexGuard<'_, State>, events: impl IntoIterator<Item = Event>) {
+        if state.is_over {
+            return;
+        }
         let now = self.epoch.elapsed();
         let state = &mut *state;
         for event in events {
             state.machine.handle(now, event, &mut state.actions);
         }
-        state.carry_out();
+        state.carry_out(self.journal.get());
         if !state.silent.is_empty() {
             self.silence.notify_one();
         }
@@ -411,9 +444,10 @@ impl Hub {
 }
 
 impl State {
-    fn carry_out(&mut self) {
+    fn carry_out(&mut self, journal: Option<&Journal>) {
         let mut actions = std::mem::take(&mut self.actions);
         let mut last: Option<Outbox> = None;
+        let mut dropped = Vec::new();
         for action in actions.drain(..) {
             match action {
                 Action::ToClient(client, message) => {
@@ -421,13 +455,22 @@ impl State {
                     self.acknowledge(client, matches!(message, ToClient::Credit { .. }), &mut last);
                 }
                 Action::ToWorker(worker, message) => self.tell(Peer::Worker(worker), &message, &mut last),
-                Action::Drop(span) => self.forget(|key| covers(&span, key)),
+                Action::Drop(span) => dropped.push(span),
+                Action::Record(records) => {
+                    self.sessions.note_records(&records);
+                    if let Some(journal) = journal {
+                        journal.push(records);
+                    }
+                }
                 Action::DisconnectClient(client) => self.dismiss(Peer::Client(client)),
                 Action::DisconnectWorker(worker) => self.dismiss(Peer::Worker(worker)),
                 Action::Probe(worker) => self.silent.push(worker),
                 Action::ForgetClient(client) => {
                     if let Some(session) = self.sessions.close(client) {
-                        self.modules.withdraw(session.module);
+                        let gone = self.modules.withdraw(session.module);
+                        if let Some(journal) = journal {
+                            gone.into_iter().for_each(|hash| journal.discard(Large::Module(hash)));
+                        }
                     }
                 }
             }
@@ -435,6 +478,8 @@ impl State {
         if let Some(last) = last {
             last.flush();
         }
+        // After it is recorded that nobody needs them.
+        dropped.into_iter().for_each(|span| self.forget(journal, |key| covers(&span, key)));
         self.actions = actions;
     }
 
@@ -467,8 +512,13 @@ impl State {
         }
     }
 
-    fn forget(&mut self, is_gone: impl Fn(&Key) -> bool) {
-        self.held.retain(|key, _| !is_gone(key));
+    fn forget(&mut self, journal: Option<&Journal>, is_gone: impl Fn(&Key) -> bool) {
+        let gone = self.held.extract_if(|key, _| is_gone(key)).map(|(key, _)| key);
+        gone.for_each(|key| {
+            if let Some(journal) = journal {
+                journal.discard(Large::Data(key));
+            }
+        });
     }
 }
 

@@ -7,12 +7,14 @@
 mod blobs;
 mod connection;
 mod hub;
+mod journal;
 mod logs;
 mod machine;
 mod members;
 mod modules;
 mod operator;
 mod probe;
+mod restart;
 mod sessions;
 #[doc(hidden)]
 pub mod strangers;
@@ -22,6 +24,7 @@ mod tests;
 use std::{
     io,
     net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, mpsc},
     time::Duration,
 };
@@ -29,7 +32,8 @@ use std::{
 use quinn::Endpoint;
 use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 
-use self::{connection::Gate, hub::Hub, machine::Machine};
+pub use self::journal::JournalFault;
+use self::{connection::Gate, hub::Hub, machine::Machine, restart::Restart};
 use crate::{
     ConnectError,
     net::{
@@ -62,13 +66,15 @@ pub struct ServerSettings {
     pub held_bytes: u64,
     /// Clients and workers that are taken, together.
     pub max_peers: usize,
+    /// A directory for what is to outlive this process: calls, results and clients. `None` to keep nothing.
+    pub journal: Option<PathBuf>,
 }
 
 impl ServerSettings {
     /// The usual.
     #[must_use]
     pub fn new(listen: SocketAddr, ca: Ca) -> Self {
-        Self { listen, ca, config: Config::default(), threads: 1, held_bytes: 4 << 30, max_peers: 10_000 }
+        Self { listen, ca, config: Config::default(), threads: 1, held_bytes: 4 << 30, max_peers: 10_000, journal: None }
     }
 }
 
@@ -89,20 +95,37 @@ impl SchedulerServer {
     /// Starts to listen, on threads of its own.
     ///
     /// # Errors
-    /// [`ConnectError::Start`] when the address cannot be listened on, or the system has no threads to give.
+    /// [`ConnectError::Start`] when the address cannot be listened on, or the system has no threads to give; [`ConnectError::Journal`]
+    /// when the journal cannot be used.
     pub fn start(settings: ServerSettings) -> Result<Self, ConnectError> {
-        let machine = Box::new(Scheduler::new(settings.config.clone()));
-        Self::start_with(settings, machine)
+        let Some(directory) = &settings.journal else {
+            let machine = Box::new(Scheduler::new(settings.config.clone()));
+            return Self::start_with(settings, machine, |_| Ok(()));
+        };
+        let name = directory.display().to_string();
+        let fault = |reason: &dyn ToString| ConnectError::Journal { directory: name.clone(), reason: reason.to_string() };
+        let restart = Restart::from(directory, settings.ca.fingerprint(), &settings.config).map_err(|error| fault(&error))?;
+        let Restart { machine, store, modules, data } = restart;
+        let known = machine.clients().collect();
+        let (clients, entries) =
+            (machine.status().clients.len(), machine.status().clients.iter().map(|client| client.entries).sum::<u64>());
+        tracing::info!(starts = store.starts(), clients, entries, "the journal is open");
+        Self::start_with(settings, Box::new(machine), |hub| hub.go_on(store, known, modules, data).map_err(|error| fault(&error)))
     }
 
-    /// As [`SchedulerServer::start`], around any machine.
-    fn start_with(settings: ServerSettings, machine: Box<dyn Machine>) -> Result<Self, ConnectError> {
+    /// As [`SchedulerServer::start`], around any machine; `begin` is done before anybody is let in.
+    fn start_with(
+        settings: ServerSettings,
+        machine: Box<dyn Machine>,
+        begin: impl FnOnce(&Arc<Hub>) -> Result<(), ConnectError>,
+    ) -> Result<Self, ConnectError> {
         let what = format!("a scheduler at {}", settings.listen);
         let failed = |reason: String| ConnectError::Start { what: what.clone(), reason };
         let (listen, threads) = (settings.listen, settings.threads);
         let credentials = settings.ca.scheduler_credentials()?;
         let crypto = tls::scheduler_server(&credentials).map_err(|error| failed(error.to_string()))?;
         let hub = Arc::new(Hub::new(settings, machine));
+        begin(&hub)?;
         let served = Arc::clone(&hub);
         let (ready, readiness) = mpsc::sync_channel(1);
         let background = Background::start("quicsand-scheduler", threads, move |stop| async move {
@@ -143,6 +166,11 @@ impl SchedulerServer {
         self.hub.status()
     }
 
+    /// Has `tell` called, once, if it ends by itself: when its journal cannot be written.
+    pub fn on_failure(&self, tell: impl FnOnce(ConnectError) + Send + 'static) {
+        self.hub.on_failure(tell);
+    }
+
     /// Says that a worker's process has ended: whoever started it knows at once, the scheduler itself only when it has been silent for a
     /// while. `incarnation` is the number that the process gave itself, or was given.
     pub fn worker_died(&self, incarnation: u64) {
@@ -164,6 +192,7 @@ async fn serve(endpoint: &Endpoint, gate: Arc<Gate>, mut stop: Stop) {
         let incoming = tokio::select! {
             incoming = endpoint.accept() => incoming,
             () = stop.requested() => None,
+            () = gate.hub().failed() => None,
         };
         let Some(incoming) = incoming else { break };
         match Arc::clone(&strangers).try_acquire_owned() {
@@ -174,6 +203,7 @@ async fn serve(endpoint: &Endpoint, gate: Arc<Gate>, mut stop: Stop) {
         }
         while tasks.try_join_next().is_some() {}
     }
+    gate.hub().close();
     // Nobody needs to wait for a cluster that will not be there again.
     let close = if gate.hub().ca().is_kept() { Close::Shutdown } else { Close::Done };
     endpoint.close(close.code(), b"the scheduler is shutting down");

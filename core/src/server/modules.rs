@@ -68,14 +68,15 @@ impl Modules {
         self.shelf.lock().modules.get(&hash).is_none_or(|entry| entry.bytes.is_none())
     }
 
-    /// That client has left.
-    pub(super) fn withdraw(&self, hash: Hash) {
+    /// That client has left. Gives the modules that are forgotten.
+    pub(super) fn withdraw(&self, hash: Hash) -> Vec<Hash> {
         let mut shelf = self.shelf.lock();
         if let Some(entry) = shelf.modules.get_mut(&hash) {
             entry.clients -= 1;
         }
-        shelf.tidy();
+        let gone = shelf.tidy();
         self.changed.notify_waiters();
+        gone
     }
 
     /// Takes an announced module, whose bytes were checked, with the room that they take up.
@@ -119,7 +120,7 @@ impl Modules {
 
 impl Shelf {
     /// Forgets what nobody announces and never came, and the oldest of what is unused and takes too much room.
-    fn tidy(&mut self) {
+    fn tidy(&mut self) -> Vec<Hash> {
         self.modules.retain(|_, entry| entry.clients > 0 || entry.bytes.is_some());
         let mut unused: Vec<_> = self.modules.iter().filter(|(_, entry)| entry.clients == 0).collect();
         unused.sort_by_key(|(_, entry)| std::cmp::Reverse(entry.wanted_at));
@@ -132,6 +133,7 @@ impl Shelf {
             }
         }
         gone.iter().for_each(|hash| drop(self.modules.remove(hash)));
+        gone
     }
 }
 
@@ -161,7 +163,7 @@ mod tests {
     async fn a_client_that_leaves_lets_nobody_wait() {
         let modules = Modules::default();
         modules.announce(HASH);
-        let (got, ()) = tokio::join!(modules.get(HASH), async { modules.withdraw(HASH) });
+        let (got, ()) = tokio::join!(modules.get(HASH), async { drop(modules.withdraw(HASH)) });
         assert_eq!(got, None);
     }
 
@@ -172,7 +174,8 @@ mod tests {
         for i in 0..2 {
             modules.announce(Hash([i; 32]));
             put(&modules, Hash([i; 32]), half.clone()).expect("announced");
-            modules.withdraw(Hash([i; 32]));
+            let gone = modules.withdraw(Hash([i; 32]));
+            assert_eq!(gone, if i == 0 { vec![] } else { vec![Hash([0; 32])] });
         }
         assert_eq!(modules.get(Hash([0; 32])).await, None);
         assert_eq!(modules.get(Hash([1; 32])).await, Some(half));

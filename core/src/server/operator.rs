@@ -73,6 +73,8 @@ async fn answer(hub: &Arc<Hub>, request: FromOperator) -> Result<ToOperator, Ope
         FromOperator::Failures { limit } => ToOperator::Failures(hub.failures(listed(limit))),
         FromOperator::Cancel { span } => {
             let items = hub.cancel(span)?;
+            // What an operator was told is so stays so.
+            hub.flushed().await;
             tracing::info!(entry = ?span.entry, first = span.first, items, "an operator cancelled calls");
             ToOperator::Cancelled { items }
         }

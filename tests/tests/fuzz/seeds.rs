@@ -1,10 +1,13 @@
 //! Inputs that are well-formed, to begin with: messages of every kind, what strangers say, a module.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use quicsand::{
     Options, abi,
     codec::{self, Args, Hole, Run, RunBuilder, Source, Span},
-    ids::{ClientId, EntryId, Hash, RunId, TaskId},
+    ids::{ClientId, EntryId, Hash, Identity, RunId, TaskId, WorkerId},
+    scheduler::{Action, Config, Event, Passport, Record, Scheduler},
     wire::{
         CallSpec, FromClient, FromWorker, Hello, JoinRequest, Load, Outcome, PROTOCOL, Proof, Role, Session, Stored, ToClient,
         ToWorker, WorkerHello,
@@ -17,7 +20,13 @@ type Seeds = Vec<(&'static str, Vec<u8>)>;
 
 /// By target.
 pub(crate) fn all() -> Vec<(&'static str, Seeds)> {
-    vec![("frames", frames()), ("handshake", handshake()), ("scheduler", scheduler()), ("module", module())]
+    vec![
+        ("frames", frames()),
+        ("handshake", handshake()),
+        ("scheduler", scheduler()),
+        ("journal", journal()),
+        ("module", module()),
+    ]
 }
 
 const CLIENT: ClientId = ClientId(1);
@@ -175,6 +184,36 @@ fn scheduler() -> Seeds {
         ),
         ("worker-alone", worker(&done)),
     ]
+}
+
+/// What a scheduler says to a journal of a client's graph, with and without what becomes of it.
+fn journal() -> Seeds {
+    let kept = |with_worker: bool| {
+        let mut scheduler = Scheduler::new(Config { journal: true, ..Config::default() });
+        let (client, worker, mut actions) = (ClientId(1), WorkerId(3), Vec::new());
+        let (who, module, passport) = (Identity([1; 16]), Hash([7; 32]), Passport { secret: [9; 16], name: "a".into() });
+        let mut events = vec![Event::ClientJoined { client, who, module, passport }];
+        events.extend(said_by_client().into_iter().take(10).map(|message| Event::FromClient(client, message)));
+        if with_worker {
+            events.extend(said_by_worker().into_iter().map(|message| Event::FromWorker(worker, message)));
+        }
+        let span = Span { entry: entry(1), first: 0, count: 1 };
+        events.push(Event::FromClient(client, FromClient::Detach { span }));
+        events.push(Event::FromClient(client, FromClient::Publish { query: 1, name: "a".into(), kind: "b".into(), span }));
+        events.into_iter().for_each(|event| scheduler.handle(Duration::from_millis(1), event, &mut actions));
+        let records =
+            actions.into_iter().filter_map(|action| if let Action::Record(records) = action { Some(records) } else { None });
+        let facts = records.flatten().filter_map(|record| if let Record::Put(fact) = record { Some(fact) } else { None });
+        let mut bytes = Vec::new();
+        for fact in facts {
+            let mut encoded = Vec::new();
+            fact.encode_into(&mut encoded).expect("encodes");
+            bytes.extend(u16::try_from(encoded.len()).expect("short").to_le_bytes());
+            bytes.extend(encoded);
+        }
+        bytes
+    };
+    vec![("graph", kept(false)), ("graph-done", kept(true))]
 }
 
 fn module() -> Seeds {

@@ -16,7 +16,12 @@ use quicsand::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Child, failures::FailureSettings, lifetime, operator, say, say_json};
+use super::{
+    Child,
+    failures::FailureSettings,
+    lifetime::{self, Ending},
+    operator, say, say_json,
+};
 use crate::sandbox::duration;
 
 #[derive(Debug, Args)]
@@ -27,9 +32,13 @@ Workers and programs must reach it over UDP.
 The cluster's certificate authority and tokens are kept in the state directory and are the same after a restart. The directory also tells
 operators' commands on this machine (status, tasks, logs, cancel, token) where the scheduler is, and lets them in.
 
+Without a journal, calls end with the scheduler. With one, a scheduler that is started again with the same journal, state directory and
+address goes on with them, also after it was killed.
+
 Examples:
     quicsand scheduler
-    quicsand scheduler --listen 0.0.0.0:7447 --state /var/lib/quicsand --log-format json")]
+    quicsand scheduler --listen 0.0.0.0:7447 --state /var/lib/quicsand --log-format json
+    quicsand scheduler --journal /var/lib/quicsand/journal")]
 pub(super) struct Scheduler {
     /// Where to listen; port 0 for any free one
     #[arg(long, default_value = "127.0.0.1:7447", value_name = "ADDRESS:PORT")]
@@ -40,6 +49,9 @@ pub(super) struct Scheduler {
     /// Keep nothing: a new cluster each time, which no earlier token or certificate fits
     #[arg(long)]
     ephemeral: bool,
+    /// Keep calls, results and clients in this directory, so that a scheduler that is started again there goes on with them
+    #[arg(long, env = "QUICSAND_JOURNAL", value_name = "DIR", conflicts_with = "ephemeral")]
+    journal: Option<PathBuf>,
     /// How long the certificates of clients and workers are good; while they run, they renew them in time
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
     certificate_lifetime: Duration,
@@ -109,10 +121,14 @@ impl Scheduler {
         let ca = directory.as_deref().map_or_else(Ca::in_memory, Ca::load_or_create)?;
         let ca = ca.with_certificate_lifetime(self.certificate_lifetime);
         let mut settings = ServerSettings::new(self.listen, ca);
+        settings.journal.clone_from(&self.journal);
         self.failures.apply(&mut settings);
         settings.config.client_lease = self.client_lease;
         let server = SchedulerServer::start(settings)?;
         let (endings, ended) = mpsc::channel();
+        let failed = endings.clone();
+        // Nobody listens if the command is about to end anyway.
+        server.on_failure(move |error| drop(failed.send(Ending::Done(Err(error)))));
         lifetime::watch_signals(endings.clone())?;
         if self.child.with_parent {
             lifetime::watch_parent(endings)?;
@@ -125,9 +141,12 @@ impl Scheduler {
             say(&mut std::io::stdout(), &announcement.instructions(self.listen.ip(), directory.as_deref()));
         }
         // Whatever it is, it is a reason to leave.
-        let _ = ended.recv();
+        let ending = ended.recv();
         server.shutdown();
-        Ok(())
+        match ending {
+            Ok(Ending::Done(result)) => result,
+            _ => Ok(()),
+        }
     }
 
     /// `None` for a cluster that keeps nothing.

@@ -26,7 +26,7 @@ use super::backend::{Backend, Inbox};
 use crate::{
     Requirements,
     ids::{ClientId, Hash, Identity, Key, RunId, TaskId, WorkerId},
-    scheduler::{Action, Config, Event, Scheduler},
+    scheduler::{Action, Config, Event, Passport, Scheduler},
     wire::{FromClient, FromWorker, ToClient, ToWorker, WorkerHello, blob::Place},
 };
 
@@ -134,7 +134,10 @@ impl Local {
     /// Starts whatever the first call needs.
     fn begin(&self, core: &mut Core) {
         let Threads::Planned(planned) = core.threads else { return };
-        self.event(core, Event::ClientJoined { client: CLIENT, who: NOBODY, module: Hash([0; 32]) });
+        self.event(
+            core,
+            Event::ClientJoined { client: CLIENT, who: NOBODY, module: Hash([0; 32]), passport: Passport::default() },
+        );
         let mut slots = 0;
         while slots < planned && self.spawn("quicsand-task", Self::run) {
             slots += 1;
@@ -175,6 +178,7 @@ impl Local {
                     }
                     // Nothing is kept outside the scheduler, and closing is the owner's business.
                     Action::Drop(_)
+                    | Action::Record(_)
                     | Action::DisconnectClient(_)
                     | Action::DisconnectWorker(_)
                     | Action::ForgetClient(_)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::lab::{Lab, identity, key, outcome, same, span, values};
+use super::lab::{Lab, identity, key, same, span, values};
 use crate::{
     TaskErrorKind,
     ids::{Hash, WorkerId},
@@ -278,28 +278,4 @@ fn only_what_was_running_is_suspected() {
     assert!(again.run > queued.run);
     lab.finish(3, &again);
     assert_eq!(lab.told().len(), 1);
-}
-
-#[test]
-fn a_journals_values_are_awaited_of_whoever_has_them() {
-    let mut lab = Lab::new();
-    lab.call(1, Vec::new());
-    lab.call(2, vec![same(1, 0)]);
-    lab.call(3, Vec::new());
-    for seq in [1, 3] {
-        lab.scheduler.await_holders(key(seq, 0), LEN, HASH);
-    }
-    lab.event(Event::Tick);
-    lab.join(1, 1);
-    assert!(lab.assigned().is_empty(), "all is done or waits");
-    lab.rejoin(2, 7, 1, 1);
-    holds(&mut lab, 2, 1);
-    lab.worker(2, FromWorker::Registered);
-    assert!(matches!(&lab.told()[..], [ToClient::Stored { seq: 1, .. }]));
-    let (worker, consumer) = lab.assignment();
-    lab.worker(worker, FromWorker::Finished { run: consumer.run, outcome: outcome(0, values(1)), elapsed: Duration::ZERO });
-    lab.told();
-    lab.wait_with(GRACE, &[1, 2]);
-    assert_eq!(lab.told(), [ToClient::Lost { seq: 3, index: 0 }]);
-    assert_eq!(lab.assigned().len(), 1, "it is computed again");
 }

@@ -202,7 +202,12 @@ fn clients_that_break_the_protocol_are_refused() {
     ];
     for (reason, offence) in offences {
         let mut lab = Lab::new();
-        lab.event(Event::ClientJoined { client: ClientId(2), who: super::lab::identity(101), module: crate::ids::Hash([8; 32]) });
+        lab.event(Event::ClientJoined {
+            client: ClientId(2),
+            who: super::lab::identity(101),
+            module: crate::ids::Hash([8; 32]),
+            passport: crate::scheduler::Passport::default(),
+        });
         lab.event(Event::FromClient(ClientId(2), call(1, args(1, Vec::new()))));
         lab.call(1, Vec::new());
         lab.client(offence.clone());

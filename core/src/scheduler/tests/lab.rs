@@ -29,7 +29,12 @@ impl Lab {
 
     pub(super) fn with(config: Config) -> Self {
         let mut lab = Self { scheduler: Scheduler::new(config), now: Duration::ZERO, actions: Vec::new() };
-        lab.event(Event::ClientJoined { client: CLIENT, who: identity(100), module: Hash([7; 32]) });
+        lab.event(Event::ClientJoined {
+            client: CLIENT,
+            who: identity(100),
+            module: Hash([7; 32]),
+            passport: crate::scheduler::Passport::default(),
+        });
         lab
     }
 

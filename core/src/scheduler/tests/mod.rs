@@ -5,6 +5,7 @@ mod away;
 mod copies;
 mod examples;
 mod failures;
+mod journal;
 mod lab;
 mod model;
 mod operators;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::{
+    journal::Kept,
     lab::{identity, requirements, spec_for},
     model::{FakeWorker, Fate, Graph, Item, Nature, inputs_of, source_of},
 };
@@ -22,8 +23,8 @@ use crate::{
 };
 
 /// What a client was told of an item.
-#[derive(Debug, PartialEq)]
-enum Told {
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Told {
     Done(Bytes),
     Stored(Hash),
     Failed(Key, TaskErrorKind),
@@ -31,40 +32,41 @@ enum Told {
 }
 
 #[derive(Debug, Default)]
-struct FakeClient {
+pub(super) struct FakeClient {
     next_seq: u64,
     /// Length of each entry that has items that are wanted, and whether it is open.
     entries: BTreeMap<u64, (u64, bool)>,
-    told: BTreeMap<Key, Told>,
+    pub(super) told: BTreeMap<Key, Told>,
     released: BTreeSet<Key>,
-    uploads: Vec<(u64, Option<WorkerId>)>,
+    pub(super) uploads: Vec<(u64, Option<WorkerId>)>,
     /// Data that may have to be uploaded.
     kept: BTreeSet<u64>,
     /// What it took up, by its own number: the first item and how many.
-    links: BTreeMap<u64, (Key, u64)>,
+    pub(super) links: BTreeMap<u64, (Key, u64)>,
     /// Whether what is said by either side is lost.
-    is_cut: bool,
+    pub(super) is_cut: bool,
     /// What it said since, for when it returns.
-    backlog: Vec<FromClient>,
+    pub(super) backlog: Vec<FromClient>,
     /// Whether it is told again what it could have missed.
     catches_up: bool,
 }
 
-struct Play {
-    scheduler: Scheduler,
-    now: Duration,
-    graph: Graph,
-    clients: BTreeMap<ClientId, FakeClient>,
-    workers: BTreeMap<WorkerId, FakeWorker>,
+pub(super) struct Play {
+    pub(super) scheduler: Scheduler,
+    pub(super) now: Duration,
+    pub(super) graph: Graph,
+    pub(super) clients: BTreeMap<ClientId, FakeClient>,
+    pub(super) workers: BTreeMap<WorkerId, FakeWorker>,
     /// Workers that lost their connection.
-    away: Vec<FakeWorker>,
-    held: BTreeMap<Key, Bytes>,
+    pub(super) away: Vec<FakeWorker>,
+    pub(super) held: BTreeMap<Key, Bytes>,
     /// What is published.
-    names: BTreeMap<String, Span>,
+    pub(super) names: BTreeMap<String, Span>,
     /// What is detached or was ever published: it may be told of though it was released.
     shared: BTreeSet<Key>,
     next_worker: u64,
     next_client: u64,
+    pub(super) kept: Kept,
 }
 
 /// More than the workers on which items hiccup.
@@ -84,22 +86,25 @@ const ABSENCE: Duration = Duration::from_secs(3600);
 const ENTRY_ITEMS: u64 = 2000;
 
 /// One step: what, and two numbers that say which and how.
-type Step = (u8, u32, u32);
+pub(super) type Step = (u8, u32, u32);
 
 impl Play {
     /// With little room for arguments, those of stored results are let go soon.
-    fn new(client_bytes: u64) -> Self {
+    pub(super) fn new(client_bytes: u64, journal: bool) -> Self {
         let config = Config {
             max_deaths: 1000,
             lease: Duration::MAX,
             grace: GRACE,
             retry_delay: RETRY_DELAY,
             client_lease: ABSENCE,
+            clients_return: ABSENCE,
+            workers_return: GRACE,
             client_bytes,
+            journal,
             ..Config::default()
         };
         let mut play = Self {
-            scheduler: Scheduler::new(config),
+            scheduler: Scheduler::new(config.clone()),
             now: Duration::ZERO,
             graph: Graph { sheds: client_bytes < 1000, ..Graph::default() },
             clients: BTreeMap::new(),
@@ -110,6 +115,7 @@ impl Play {
             shared: BTreeSet::new(),
             next_worker: 1,
             next_client: 1,
+            kept: Kept::new(config),
         };
         play.client_joins();
         play.client_joins();
@@ -117,7 +123,8 @@ impl Play {
         play
     }
 
-    fn event(&mut self, event: Event) {
+    pub(super) fn event(&mut self, event: Event) {
+        self.kept.begin(&event);
         let mut actions = Vec::new();
         self.scheduler.handle(self.now, event, &mut actions);
         self.scheduler.check();
@@ -132,6 +139,7 @@ impl Play {
                 Action::Drop(span) => {
                     (span.first..span.first + span.count).for_each(|item| drop(self.held.remove(&span.entry.key(item))));
                 }
+                Action::Record(records) => self.kept.record(records),
                 Action::Probe(_) => {}
                 Action::DisconnectWorker(worker) if !self.workers.contains_key(&worker) => {}
                 Action::ForgetClient(client) => assert!(!self.clients.contains_key(&client), "client {client} has not left"),
@@ -151,14 +159,26 @@ impl Play {
     /// A client that is cut off is connected again: it hears again what it could have missed, and says again what was not heard.
     fn client_returns(&mut self, client: ClientId) {
         let Some(fake) = self.clients.get_mut(&client).filter(|fake| fake.is_cut) else { return };
+        let backlog = std::mem::take(&mut fake.backlog);
+        self.hears_again(client);
+        backlog.into_iter().for_each(|message| self.event(Event::FromClient(client, message)));
+        self.offers_again(client);
+    }
+
+    /// A client is connected again.
+    pub(super) fn hears_again(&mut self, client: ClientId) {
+        let fake = self.clients.get_mut(&client).expect("here");
         (fake.is_cut, fake.catches_up) = (false, true);
         fake.uploads.clear();
         // It may have missed that they were lost.
         fake.told.retain(|_, told| !matches!(told, Told::Stored(_)));
-        let offers = fake.kept.iter().map(|&seq| FromClient::Offer { seq });
-        let backlog: Vec<_> = std::mem::take(&mut fake.backlog).into_iter().chain(offers).collect();
         self.event(Event::ClientReturned { client });
-        backlog.into_iter().for_each(|message| self.event(Event::FromClient(client, message)));
+    }
+
+    /// A client that said again what was not heard offers what may have to be uploaded.
+    pub(super) fn offers_again(&mut self, client: ClientId) {
+        let kept = self.clients[&client].kept.clone();
+        kept.into_iter().for_each(|seq| self.event(Event::FromClient(client, FromClient::Offer { seq })));
         self.clients.get_mut(&client).expect("here").catches_up = false;
     }
 
@@ -177,11 +197,13 @@ impl Play {
     fn told(&mut self, id: ClientId, message: ToClient) {
         let Some(client) = self.clients.get_mut(&id).filter(|client| !client.is_cut) else { return };
         let key = |seq, index| EntryId { client: id, seq }.key(index);
+        let kept = &mut self.kept;
         let mut tell = |key: Key, told: Told| {
+            let is_new = kept.note_told(key, client.told.get(&key));
             if client.released.contains(&key) {
                 return assert!(client.catches_up || self.shared.contains(&key), "{key} was released, and {told:?}");
             }
-            if client.catches_up && client.told.get(&key) == Some(&told) {
+            if !is_new || (client.catches_up && client.told.get(&key) == Some(&told)) {
                 return;
             }
             if let Some(before) = client.told.get(&key) {
@@ -206,8 +228,14 @@ impl Play {
                 (span.first..span.first + span.count).for_each(|index| tell(span.entry.key(index), Told::Cancelled));
             }
             ToClient::Lost { seq, index } => {
-                let before = client.told.remove(&key(seq, index));
-                assert!(matches!(before, Some(Told::Stored(_))), "{before:?} was lost");
+                let key = key(seq, index);
+                let before = client.told.get(&key).cloned();
+                kept.note_told(key, before.as_ref());
+                let may_be = matches!(before, None | Some(Told::Stored(_))) || kept.was_retold(&key);
+                assert!(may_be, "{before:?} was lost");
+                if matches!(before, Some(Told::Stored(_))) {
+                    client.told.remove(&key);
+                }
             }
             ToClient::Taken { seq } => drop(client.kept.remove(&seq)),
             ToClient::Upload { seq, place } => client.uploads.push((seq, place.map(|place| place.worker))),
@@ -217,11 +245,16 @@ impl Play {
         }
     }
 
-    fn client_joins(&mut self) {
+    pub(super) fn client_joins(&mut self) {
         let id = ClientId(self.next_client);
         self.next_client += 1;
         self.clients.insert(id, FakeClient { next_seq: 1, ..FakeClient::default() });
-        self.event(Event::ClientJoined { client: id, who: identity(100 + id.0), module: Hash([0; 32]) });
+        self.event(Event::ClientJoined {
+            client: id,
+            who: identity(100 + id.0),
+            module: Hash([0; 32]),
+            passport: crate::scheduler::Passport::default(),
+        });
     }
 
     /// A worker joins, of one of the kinds.
@@ -245,7 +278,7 @@ impl Play {
         self.event(Event::WorkerJoined { worker: id, who, name: format!("w{id}"), hello });
     }
 
-    fn step(&mut self, (what, a, b): Step) {
+    pub(super) fn step(&mut self, (what, a, b): Step) {
         self.now += Duration::from_micros(u64::from(b % 3000));
         let client = self.clients.keys().nth(a as usize % self.clients.len().max(1)).copied();
         let worker = self.workers.keys().nth(a as usize % self.workers.len().max(1)).copied();
@@ -505,7 +538,7 @@ impl Play {
         }
     }
 
-    fn worker_dies(&mut self, worker: WorkerId) {
+    pub(super) fn worker_dies(&mut self, worker: WorkerId) {
         self.graph.deaths = true;
         self.workers.remove(&worker);
         let died = Event::WorkerLeft { worker, departure: Departure::Died };
@@ -528,7 +561,7 @@ impl Play {
     }
 
     /// A worker that lost its connection joins again.
-    fn worker_returns(&mut self, a: u32) {
+    pub(super) fn worker_returns(&mut self, a: u32) {
         if self.away.is_empty() {
             return;
         }
@@ -557,7 +590,7 @@ impl Play {
         self.event(Event::WorkerLeft { worker, departure: Departure::Left });
     }
 
-    fn read(&mut self, worker: WorkerId) {
+    pub(super) fn read(&mut self, worker: WorkerId) {
         if let Some(message) = self.workers.get_mut(&worker).expect("here").read() {
             self.event(Event::FromWorker(worker, message));
         }
@@ -591,7 +624,7 @@ impl Play {
     }
 
     /// Lets everything come to its end.
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         for client in self.clients.keys().copied().collect::<Vec<_>>() {
             self.client_returns(client);
             while self.clients[&client].entries.values().any(|(_, open)| *open) {
@@ -633,7 +666,7 @@ impl Play {
         }
     }
 
-    fn compare(&self) {
+    pub(super) fn compare(&self) {
         let fates = self.graph.fates();
         let nothing = BTreeMap::new();
         for (key, fate) in &fates {
@@ -648,8 +681,7 @@ impl Play {
         }
     }
 
-    /// Who took something up was told what it is.
-    fn compare_links(&self) {
+    pub(super) fn compare_links(&self) {
         let fates = self.graph.fates();
         for (&client, fake) in &self.clients {
             for (&seq, &(key, count)) in &fake.links {
@@ -662,7 +694,7 @@ impl Play {
         }
     }
 
-    fn release_all(&mut self) {
+    pub(super) fn release_all(&mut self) {
         let someone = *self.clients.keys().next().expect("here");
         for name in std::mem::take(&mut self.names).into_keys() {
             self.event(Event::FromClient(someone, FromClient::Unpublish { name }));
@@ -677,6 +709,7 @@ impl Play {
                 self.say(client, FromClient::Release { span });
             }
         }
+        self.make_durable(usize::MAX);
         for worker in self.workers.keys().copied().collect::<Vec<_>>() {
             while self.workers.get(&worker).is_some_and(|worker| !worker.incoming.is_empty()) {
                 self.read(worker);
@@ -687,6 +720,8 @@ impl Play {
             self.now = deadline.max(self.now);
             self.event(Event::Tick);
         }
+        self.make_durable(usize::MAX);
+        self.kept.check_empty(self.clients.len());
         let status = self.scheduler.status();
         assert!(self.scheduler.clients.values().all(|client| client.owed == 0), "credit is kept back for nothing");
         assert!(self.clients.values().all(|client| client.kept.is_empty()), "data is kept for nothing");
@@ -713,7 +748,7 @@ impl Fate {
 }
 
 fn play(client_bytes: u64, steps: &[Step]) {
-    let mut play = Play::new(client_bytes);
+    let mut play = Play::new(client_bytes, false);
     steps.iter().for_each(|&step| play.step(step));
     play.finish();
     play.compare();

@@ -15,7 +15,12 @@ const OTHER: ClientId = ClientId(2);
 fn lab() -> Lab {
     let mut lab = Lab::new();
     lab.join(1, 1);
-    lab.event(Event::ClientJoined { client: OTHER, who: identity(101), module: Hash([8; 32]) });
+    lab.event(Event::ClientJoined {
+        client: OTHER,
+        who: identity(101),
+        module: Hash([8; 32]),
+        passport: crate::scheduler::Passport::default(),
+    });
     lab
 }
 

@@ -20,7 +20,12 @@ struct Track {
 impl Track {
     fn new() -> Self {
         let mut track = Self { scheduler: Scheduler::new(Config::default()), spent: Duration::ZERO, now: Duration::ZERO };
-        track.event(Event::ClientJoined { client: ClientId(1), who: super::lab::identity(9), module: Hash([0; 32]) });
+        track.event(Event::ClientJoined {
+            client: ClientId(1),
+            who: super::lab::identity(9),
+            module: Hash([0; 32]),
+            passport: crate::scheduler::Passport::default(),
+        });
         for worker in 1..=2 {
             let hello = WorkerHello {
                 slots: 1,

@@ -138,7 +138,7 @@ fn a_port_in_use_is_said_to_be() {
 fn too_many_peers_are_turned_away() {
     let mut settings = ServerSettings::new("127.0.0.1:0".parse().expect("an address"), Ca::in_memory().expect("a CA"));
     settings.max_peers = 1;
-    let server = SchedulerServer::start_with(settings, Box::new(Fake::default())).expect("started");
+    let server = SchedulerServer::start_with(settings, Box::new(Fake::default()), |_| Ok(())).expect("started");
     let first = TestClient::connect(&server);
     let error = failure(&server, &server.token(Role::Client).to_string());
     assert!(matches!(&error, ConnectError::Refused { reason, .. } if reason.contains("as many peers")), "{error}");

@@ -237,7 +237,7 @@ fn keeping(lifetime: Duration) -> (SchedulerServer, Scratch, Scratch) {
     let (cluster, user) = (Scratch::new("cluster"), Scratch::new("user"));
     let ca = Ca::load_or_create(&cluster.0).expect("created").with_certificate_lifetime(lifetime);
     let settings = ServerSettings::new("127.0.0.1:0".parse().expect("an address"), ca);
-    (SchedulerServer::start_with(settings, Box::new(Fake::default())).expect("started"), cluster, user)
+    (SchedulerServer::start_with(settings, Box::new(Fake::default()), |_| Ok(())).expect("started"), cluster, user)
 }
 
 fn enter(server: &SchedulerServer, user: &Scratch, token: Option<&Token>) -> Result<TestClient, ConnectError> {

@@ -4,6 +4,7 @@ mod admission;
 mod again;
 mod blobs;
 mod hostile;
+mod journal;
 mod members;
 mod messages;
 mod operators;
@@ -140,7 +141,7 @@ impl Fake {
 fn serve() -> (SchedulerServer, Fake) {
     let fake = Fake::default();
     let settings = ServerSettings::new("127.0.0.1:0".parse().expect("an address"), Ca::in_memory().expect("a CA"));
-    (SchedulerServer::start_with(settings, Box::new(fake.clone())).expect("started"), fake)
+    (SchedulerServer::start_with(settings, Box::new(fake.clone()), |_| Ok(())).expect("started"), fake)
 }
 
 /// What a client's inbox got.
