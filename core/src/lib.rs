@@ -29,6 +29,7 @@
 //!
 //! # Features
 //! `net` (on by default): everything that talks to a fleet. Without it, programs build quickly and run in-process only.
+//! `simulation` is for quicsand's own tests.
 //!
 //! # What lies where
 //! [`Client`], [`Future`], [`Futures`] and [`Call`] are what programs use. [`ids`], [`codec`], [`wire`], [`abi`] and [`manifest`] are what the
@@ -44,6 +45,8 @@ pub mod abi;
 mod client;
 pub mod codec;
 mod error;
+#[doc(hidden)]
+pub mod fault;
 mod guest;
 pub mod ids;
 mod limits;
@@ -71,6 +74,13 @@ pub use module::Module;
 pub use quicsand_macros::{embed, main, task};
 pub use requirements::Requirements;
 pub use task::{Task, Value};
+
+/// What the simulation drives as a client's threads do. Not part of the public API.
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod bookkeeping {
+    pub use crate::client::state::{Answer, Bookkeeping, Known, Remote, Touched};
+}
 
 /// What the macros' output uses. Not part of the public API: it changes without notice.
 #[doc(hidden)]

@@ -7,6 +7,8 @@ pub mod processes;
 pub mod relay;
 #[cfg(not(target_family = "wasm"))]
 pub mod scratch;
+#[cfg(not(target_family = "wasm"))]
+pub mod simulation;
 pub mod source;
 
 /// The programs in the README and in the book work.

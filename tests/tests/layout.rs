@@ -32,10 +32,11 @@ const ROOMS: &[Room] = &[
     pure("core/src/limits", &["requirements"]),
     pure("core/src/abi", &[]),
     pure("core/src/error", &["ids", "limits"]),
+    pure("core/src/fault", &[]),
     pure("core/src/codec", &["ids"]),
     pure("core/src/wire", &["ids", "error", "codec", "limits", "requirements"]),
-    pure("core/src/scheduler", &["ids", "error", "codec", "limits", "requirements", "wire"]),
-    pure("core/src/client/state", &["ids", "error", "codec", "wire"]),
+    pure("core/src/scheduler", &["ids", "error", "codec", "fault", "limits", "requirements", "wire"]),
+    pure("core/src/client/state", &["ids", "error", "codec", "fault", "wire"]),
     room("core/src/setup", &[]),
     pure("core/src/manifest", &["ids", "limits", "abi", "codec"]),
     room("core/src/module", &[]),
@@ -48,7 +49,7 @@ const ROOMS: &[Room] = &[
     room("core/src/net", &["ids", "error", "codec", "limits", "abi", "wire", "client::backend"]),
     room("core/src/server", &["ids", "error", "codec", "limits", "requirements", "abi", "manifest", "wire", "scheduler", "net"]),
     room("core/src/lib", &["abi", "client", "error", "guest", "ids", "limits", "manifest", "module", "requirements", "task"]),
-    pure("worker/src/state", &["ids", "error", "codec", "limits", "wire"]),
+    pure("worker/src/state", &["ids", "error", "codec", "fault", "limits", "wire"]),
     // Bytes and names: of the wire it knows only what a failed item and a printed line are.
     room(
         "worker/src/sandbox",
@@ -73,7 +74,7 @@ const ROOMS: &[Room] = &[
         "worker/src/command",
         &["ids", "error", "limits", "requirements", "codec", "wire", "net", "server", "shell", "setup", "sandbox"],
     ),
-    room("worker/src/lib", &["cluster", "shell", "sandbox", "command"]),
+    room("worker/src/lib", &["cluster", "shell", "sandbox", "state", "command"]),
     room("worker/src/main", &["command"]),
 ];
 

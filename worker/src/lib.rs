@@ -7,7 +7,12 @@ pub mod command;
 pub mod sandbox;
 #[cfg(not(target_family = "wasm"))]
 mod shell;
-#[cfg(not(target_family = "wasm"))]
+// What the simulation drives as the shell does. Not part of the public API.
+#[cfg(all(feature = "simulation", not(target_family = "wasm")))]
+#[doc(hidden)]
+pub mod state;
+#[cfg(all(not(feature = "simulation"), not(target_family = "wasm")))]
+#[allow(unreachable_pub, reason = "only the simulation drives it from outside")]
 mod state;
 
 pub use cluster::{Builder, LocalCluster, WorkerKind};

@@ -29,6 +29,13 @@ pub(crate) fn chaos(rest: &[String]) -> Result<()> {
     run(Command::new(programs().join("quicsand-chaos")).args(rest))
 }
 
+/// Simulates; `rest` goes to the simulation.
+pub(crate) fn simulate(rest: &[String]) -> Result<()> {
+    set_up()?;
+    run(&mut cargo(["build", "--release", "--workspace", "--bins"]))?;
+    run(Command::new(programs().join("quicsand-simulate")).args(rest))
+}
+
 /// What a change must pass. The quick checks come first; lints are checked in the release profile, which shares build scripts and macros
 /// with everything else.
 pub(crate) fn ci() -> Result<()> {

@@ -42,6 +42,12 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
+    /// Simulate scheduler, workers, clients and network in one process: --seeds N --from S, --steps N, --fault NAME
+    Simulate {
+        /// Passed on to the simulation; try --help
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
     /// Have an x86-64 worker and an aarch64 worker, in an emulator, share jobs, and compare the results
     MixedFleet,
     /// Maltreat a fleet of this machine, and compare every result with what it should be; --minutes N, --help for more
@@ -66,6 +72,7 @@ fn main() -> ExitCode {
         Chore::Demo(demo) => demo.run(),
         Chore::Test { rest } => checks::test(&rest),
         Chore::Bench { rest } => checks::bench(&rest),
+        Chore::Simulate { rest } => checks::simulate(&rest),
         Chore::MixedFleet => mixed_fleet::run_all(),
         Chore::Chaos { rest } => checks::chaos(&rest),
         Chore::Book => book::build(),

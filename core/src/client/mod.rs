@@ -15,7 +15,8 @@ mod local;
 mod progress;
 mod publish;
 mod shared;
-mod state;
+#[cfg_attr(not(feature = "simulation"), allow(unreachable_pub, reason = "only the simulation drives it from outside"))]
+pub(crate) mod state;
 mod wakers;
 
 use std::sync::Arc;

@@ -10,7 +10,10 @@ use std::{
 };
 
 use super::{Departure, Scheduler, items::State, machine::Todo};
-use crate::ids::{Identity, Key, WorkerId};
+use crate::{
+    fault::{self, Fault},
+    ids::{Identity, Key, WorkerId},
+};
 
 /// A worker's process.
 pub(super) type Process = (Identity, u64);
@@ -80,7 +83,7 @@ impl Absences {
 impl Scheduler {
     /// A worker is away with these values. It has been taken out of the fleet.
     pub(super) fn go_away(&mut self, id: WorkerId, process: Process, holds: BTreeSet<Key>) {
-        let until = self.now.saturating_add(self.config.grace);
+        let until = if fault::is(Fault::AbsenceEndless) { Duration::MAX } else { self.now.saturating_add(self.config.grace) };
         for key in holds {
             let replicas = self.entries.get_mut(&key.entry).and_then(|entry| entry.stored.get_mut(&key.index));
             let Some(replicas) = replicas else { continue };

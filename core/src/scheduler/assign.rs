@@ -12,6 +12,7 @@ use super::{
 use crate::{
     TaskError, TaskErrorKind,
     codec::{Args, Source, Span, encode_into},
+    fault::{self, Fault},
     ids::{EntryId, Identity, RunId, WorkerId},
     wire::{Assignment, INPUT_BYTES, Input, InputPlace, MAX_FRAME, ToWorker},
 };
@@ -74,7 +75,7 @@ impl Scheduler {
         };
         let assignment =
             Assignment { run: run_id, spec: spec.clone(), module: client.module, entry: id, first: range.start, args, inputs };
-        self.next_run += 1;
+        self.next_run = if fault::is(Fault::RunIdsReused) { self.next_run % 16 } else { self.next_run } + 1;
         self.tell_worker(worker_id, ToWorker::Assign(assignment));
         self.shift(id, range.clone(), if ahead { State::Waiting } else { State::Queued }, State::Processing);
         if let Some(entry) = self.entries.get_mut(&id) {

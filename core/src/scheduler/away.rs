@@ -6,6 +6,7 @@ use std::{ops::Range, time::Duration};
 use super::{Action, Scheduler, entry::Kind, items::State, sharing::Link};
 use crate::{
     codec::Span,
+    fault::{self, Fault},
     ids::{ClientId, EntryId},
     wire::ToClient,
 };
@@ -42,7 +43,7 @@ impl Scheduler {
         self.tell_client(id, ToClient::Credit { total });
         let all = EntryId { client: id, seq: 0 }..=EntryId { client: id, seq: u64::MAX };
         let ids: Vec<_> = self.entries.range(all).map(|(&id, _)| id).collect();
-        ids.into_iter().for_each(|id| self.report_again(id));
+        ids.into_iter().filter(|_| !fault::is(Fault::ReturnUnreported)).for_each(|id| self.report_again(id));
         let links = self.clients.get(&id).map_or_else(Vec::new, |client| client.links.clone().into_iter().collect());
         for (seq, Link { entry, items }) in links {
             let start = items.start;

@@ -193,6 +193,10 @@ impl Scheduler {
         {
             held += len;
         }
+        let taker = entry.taker;
+        assert!(taker.is_none() || entry.items.count(State::Uploading) > 0, "{id:?} is uploaded, and its taker is known");
+        let known = |worker| self.fleet.workers.get(&worker).is_some_and(|worker| worker.uploads.contains(&id));
+        assert!(taker.is_none_or(known), "{id:?} is on its way to a worker that does not know");
         for item in entry.oddities.keys().copied().chain(entry.suspects.iter().flatten()) {
             let state = entry.items.state(item);
             assert!(
@@ -325,6 +329,10 @@ impl Scheduler {
             for key in &worker.holds {
                 let replicas = self.entries.get(&key.entry).and_then(|entry| entry.stored.get(&key.index));
                 assert!(replicas.is_some_and(|replicas| replicas.workers.contains(&id)), "worker {id} holds {key} in vain");
+            }
+            for upload in &worker.uploads {
+                let is_coming = self.entries.get(upload).is_some_and(|entry| entry.taker == Some(id));
+                assert!(is_coming, "worker {id} waits for {upload:?} in vain");
             }
             slots += if worker.draining { 0 } else { worker.slots() };
             assert!(!worker.takes_work() || worker.leave_by.is_none(), "worker {id} stays and is to leave");

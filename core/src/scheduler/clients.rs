@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     codec::{Run, Span},
+    fault::{self, Fault},
     ids::{ClientId, EntryId, Hash, Identity},
     wire::{FromClient, StateCounts, ToClient},
 };
@@ -229,7 +230,8 @@ impl Scheduler {
                 }
             }
             FromClient::UploadFailed { seq } => {
-                if self.entries.get(&entry_id(seq)).is_some_and(|entry| entry.items.count(State::Uploading) > 0) {
+                let is_awaited = self.entries.get(&entry_id(seq)).is_some_and(|entry| entry.items.count(State::Uploading) > 0);
+                if is_awaited && !fault::is(Fault::UploadForgotten) {
                     self.ask_for_upload(entry_id(seq), false);
                 }
                 Ok(())
@@ -237,6 +239,7 @@ impl Scheduler {
             FromClient::Offer { seq } => {
                 self.known(client, seq)?;
                 match self.entries.get(&entry_id(seq)).is_some_and(|entry| entry.items.count(State::Uploading) > 0) {
+                    true if fault::is(Fault::OfferUnanswered) => {}
                     true => self.ask_for_upload(entry_id(seq), true),
                     false => self.say_taken(entry_id(seq)),
                 }
@@ -468,7 +471,9 @@ impl Scheduler {
             if bytes > 0 && (is_due || bytes > self.config.credit / 8) {
                 client.owed -= bytes;
                 client.granted = client.granted.saturating_add(bytes);
-                self.out.push(Action::ToClient(id, ToClient::Credit { total: client.granted }));
+                if bytes > self.config.credit / 4 || !fault::is(Fault::CreditLost) {
+                    self.out.push(Action::ToClient(id, ToClient::Credit { total: client.granted }));
+                }
             }
             if client.is_full(self.config.client_bytes) && !client.lineage.is_empty() {
                 full.push(id);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Scheduler, entry::Kind, items::State};
 use crate::{
+    fault::{self, Fault},
     ids::{Key, WorkerId},
     wire::ToWorker,
 };
@@ -123,7 +124,9 @@ impl Scheduler {
             if let Some(worker) = self.fleet.workers.get_mut(&id) {
                 worker.leave_by = None;
             }
-            self.tell_worker(id, ToWorker::Leave);
+            if !fault::is(Fault::LeaveUnsaid) {
+                self.tell_worker(id, ToWorker::Leave);
+            }
         }
     }
 

@@ -74,6 +74,8 @@ pub(super) struct Entry {
     pub(super) oddities: BTreeMap<u64, Oddity>,
     /// Who needs items of this entry.
     pub(super) edges: EdgeIndex,
+    /// The worker that it is being uploaded to, if it is data and that is a worker.
+    pub(super) taker: Option<WorkerId>,
     /// Who else wants them, if anything of it was ever detached or published.
     pub(super) sharing: Option<Box<Sharing>>,
 }
@@ -171,6 +173,7 @@ impl Entry {
             errors: BTreeMap::new(),
             oddities: BTreeMap::new(),
             edges: EdgeIndex::default(),
+            taker: None,
             sharing: None,
         }
     }

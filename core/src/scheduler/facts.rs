@@ -236,9 +236,9 @@ pub struct EntryFact {
 pub struct StatesFact {
     /// Their entry.
     pub entry: EntryId,
-    /// Number of the block; blocks have [`super::items::CHUNK`] items.
+    /// Number of the block; blocks have 4096 items.
     pub block: u64,
-    /// Number of consecutive items that are alike, how they stand, and who wants them: [`WANTED`], [`RELEASED`] and [`DETACHED`].
+    /// Number of consecutive items that are alike, how they stand, and who wants them: 1 somebody, 2 not its client any more, 4 it is detached.
     pub stretches: Vec<(u32, Standing, u8)>,
     /// Items with a history.
     pub histories: Vec<HistoryFact>,

@@ -9,6 +9,7 @@ use std::{
 
 use super::{Action, Departure, Scheduler, absence::Process, blame::Death, offer::Offer, refusal::Refusal};
 use crate::{
+    fault::{self, Fault},
     ids::{EntryId, Identity, Key, RunId, TaskId, WorkerId},
     requirements::Requirements,
     wire::{FromWorker, Load, ToWorker, WorkerHello},
@@ -83,6 +84,8 @@ pub(super) struct Worker {
     pub(super) copies: BTreeSet<Key>,
     /// Bytes of those that it has, about: announced ones count.
     pub(super) held_bytes: u64,
+    /// Data that clients were told to upload here and that is not here yet, as far as is known.
+    pub(super) uploads: BTreeSet<EntryId>,
     /// Calls that could be sent ahead to it once there is room.
     pub(super) candidates: BTreeSet<EntryId>,
     pub(super) load: Load,
@@ -232,6 +235,7 @@ impl Scheduler {
             suspects: 0,
             load_nanos: 0,
             holds: BTreeSet::new(),
+            uploads: BTreeSet::new(),
             handing: BTreeSet::new(),
             copies: BTreeSet::new(),
             held_bytes: 0,
@@ -289,21 +293,26 @@ impl Scheduler {
             if run.started {
                 running.push((run.entry, range.clone(), run.count == 1));
             }
-            self.requeue(run.entry, range);
+            if !fault::is(Fault::LossForgotten) {
+                self.requeue(run.entry, range);
+            }
         }
         if departure != Departure::Left {
             let death = Death { worker: worker.name.clone(), process, departure };
             for (entry, range, alone) in running {
-                self.suspect(entry, range, (alone && !worker.draining).then_some(&death));
+                let is_blamed = alone && !worker.draining && !fault::is(Fault::DeathUnblamed);
+                self.suspect(entry, range, is_blamed.then_some(&death));
             }
         }
+        worker.uploads.into_iter().for_each(|entry| self.ask_for_upload(entry, true));
         worker.copies.into_iter().for_each(|key| self.no_copy(id, key, false));
         worker.holds.iter().for_each(|&key| self.note_departure(key, &worker.name, departure));
         let may_return = matches!(departure, Departure::CutOff | Departure::Lost) && !self.config.grace.is_zero();
         if may_return && !worker.draining {
             return self.go_away(id, process, worker.holds);
         }
-        worker.holds.into_iter().for_each(|key| self.lose_replica(id, key));
+        let lost = worker.holds.into_iter().filter(|_| !fault::is(Fault::GhostsBelieved));
+        lost.for_each(|key| self.lose_replica(id, key));
         if departure == Departure::Died {
             self.end_absence(process);
         }
@@ -327,7 +336,7 @@ impl Scheduler {
             if run.sent_ahead {
                 self.hungry.insert(run.worker);
             }
-            if let Some(takes) = &run.takes {
+            if let Some(takes) = run.takes.as_ref().filter(|_| !fault::is(Fault::ResourceKept)) {
                 worker.offer.give_back(takes);
                 self.shapes.unstick(run.worker, &worker.offer);
             }

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     codec::{Args, Span},
+    fault::{self, Fault},
     ids::EntryId,
     wire::{ToClient, ToWorker},
 };
@@ -72,6 +73,7 @@ impl Scheduler {
             self.todo.push_back(Todo::Ended(id, range.clone()));
         }
         if from == State::Uploading {
+            self.end_upload(id);
             return self.say_taken(id);
         }
         if from.is_active() == to.is_active() && from.is_holding() == to.is_holding() {
@@ -230,6 +232,9 @@ impl Scheduler {
         }
         for item in range {
             let Some(cause) = self.entries.get(&id).and_then(|entry| entry.cause(item)) else { continue };
+            if fault::is(Fault::CancelNotPassedOn) && matches!(cause, Cause::Cancelled) {
+                continue;
+            }
             for (_, consumer, consumers, _) in self.hits(id, &(item..item + 1)) {
                 let Some(entry) = self.entries.get(&consumer) else { continue };
                 let active: Vec<_> = entry.items.segments(consumers).filter(|segment| segment.state.is_active()).collect();
@@ -276,6 +281,7 @@ impl Scheduler {
         let is_data = matches!(entry.kind, Kind::Data { .. });
         let to = match (state, need) {
             (_, Need::Value) => return,
+            (State::Stored, Need::Lineage) if !is_data && fault::is(Fault::LineageDropped) => State::Released,
             (State::Stored | State::Away, Need::Lineage) if !is_data => State::Dormant,
             (State::Failed | State::Cancelled, Need::Lineage) => State::Released,
             (_, Need::Lineage) => return,
@@ -321,7 +327,8 @@ impl Scheduler {
         for (_, edge) in entry.edges.of(range.clone(), &self.edges) {
             let part = edge.overlap(&range);
             if !edge.each {
-                raise(part, if edge.active > 0 { Need::Value } else { Need::Lineage });
+                let is_active = edge.active > 0 && !fault::is(Fault::FreedTooEarly);
+                raise(part, if is_active { Need::Value } else { Need::Lineage });
                 continue;
             }
             let Some(consumer) = self.entries.get(&edge.consumer) else { continue };
@@ -363,7 +370,7 @@ fn shift_edges(
         }
         let count = (end - start) as u32;
         match (from.is_active(), to.is_active()) {
-            (true, false) => edge.active -= count,
+            (true, false) => edge.active -= if fault::is(Fault::EdgeMiscounted) { count - 1 } else { count },
             (false, true) => edge.active += count,
             _ => {}
         }

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     TaskError, TaskErrorKind,
     codec::Span,
+    fault::{self, Fault},
     ids::{EntryId, Hash, Identity, Key, WorkerId},
     wire::{
         ToClient,
@@ -63,7 +64,10 @@ impl Scheduler {
             return;
         };
         if !self.is_expected(key, len, hash) {
-            return self.free_unneeded(worker, key);
+            if !fault::is(Fault::LateCopyKept) {
+                self.free_unneeded(worker, key);
+            }
+            return;
         }
         let replicas = self.entries.get_mut(&key.entry).and_then(|entry| entry.stored.get_mut(&key.index));
         let Some(replicas) = replicas else {
@@ -103,7 +107,7 @@ impl Scheduler {
     fn is_expected(&self, key: Key, len: u64, hash: Hash) -> bool {
         let Some(entry) = self.entries.get(&key.entry) else { return false };
         match (entry.items.state(key.index), &entry.kind) {
-            (Some(State::Uploading), Kind::Data { len: announced, hash: expected }) => (*announced, *expected) == (len, hash),
+            (Some(State::Uploading), Kind::Data { len: announced, hash: expected, .. }) => (*announced, *expected) == (len, hash),
             (Some(state), _) if state.is_stored() || state.is_away() => {
                 entry.stored.get(&key.index).is_some_and(|replicas| (replicas.len, replicas.hash) == (len, hash))
             }
@@ -116,20 +120,30 @@ impl Scheduler {
 
     /// Asks a client to upload its data: to the worker that holds the least, or to the shell.
     pub(super) fn ask_for_upload(&mut self, id: EntryId, to_worker: bool) {
+        self.end_upload(id);
         let Some(client) = self.clients.get(&id.client) else { return };
         let takers =
             self.fleet.workers.iter().filter(|(_, worker)| to_worker && worker.takes_work() && worker.hello.listen.is_some());
         let least = takers.min_by_key(|(id, worker)| (worker.load.pressed, worker.held_bytes, **id)).map(|(&id, _)| id);
         let place = least.and_then(|worker| self.place(worker, id.key(0), client.who));
-        let announced = match self.entries.get(&id).map(|entry| &entry.kind) {
-            Some(Kind::Data { len, .. }) => *len,
-            _ => 0,
-        };
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Kind::Data { len, .. } = entry.kind else { return };
+        entry.taker = least;
         if let Some(worker) = least.and_then(|worker| self.fleet.workers.get_mut(&worker)) {
             // So that the next upload goes elsewhere. The worker's next heartbeat has the true figure.
-            worker.held_bytes = worker.held_bytes.saturating_add(announced);
+            worker.held_bytes = worker.held_bytes.saturating_add(len);
+            // A worker can take it and be gone before it says so.
+            worker.uploads.insert(id);
         }
         self.tell_client(id.client, ToClient::Upload { seq: id.seq, place });
+    }
+
+    /// Data is no longer on its way to a worker, as far as this side knows.
+    pub(super) fn end_upload(&mut self, id: EntryId) {
+        let taker = self.entries.get_mut(&id).and_then(|entry| entry.taker.take());
+        if let Some(worker) = taker.and_then(|worker| self.fleet.workers.get_mut(&worker)) {
+            worker.uploads.remove(&id);
+        }
     }
 
     /// Forgets a value everywhere. If it is because nobody needs it (`later`), its workers are told when that is recorded.
@@ -224,7 +238,7 @@ impl Scheduler {
             return self.end_badly(key.entry, segment, &Cause::Failed(Arc::new(error)), false);
         }
         let need = self.needs(key.entry, range.clone()).first().map_or(Need::Nothing, |(_, need)| *need);
-        if segment.wanted {
+        if segment.wanted && !fault::is(Fault::LossUntold) {
             self.tell_client(key.entry.client, ToClient::Lost { seq: key.entry.seq, index: key.index });
             self.tell_takers_lost(key);
         }

@@ -20,7 +20,7 @@ use crate::{codec::Source, ids::WorkerId, wire::RUN_BYTES};
 const BYTE_NANOS: u64 = 4;
 /// Where a shape's workers are a smaller part of the fleet than this, they are looked at themselves rather than those with room.
 const RARE: usize = 8;
-/// Stored inputs of a batch's first item that are looked at.
+/// Stored inputs of a batch's first item that are looked at; and workers with room, for one that has fewer runs than it should.
 const LOOKED_AT: usize = 32;
 
 impl Scheduler {
@@ -44,6 +44,18 @@ impl Scheduler {
             }
             None => free.iter().map(|(_, id)| *id).find(|id| fits(*id)),
         }
+    }
+
+    /// Whether a worker has fewer runs than it should have, however short they are.
+    pub(super) fn wants_any(&self, id: WorkerId) -> bool {
+        self.fleet.workers.get(&id).is_some_and(|worker| worker.wants_any(self.config.pipeline))
+    }
+
+    /// The least loaded of the workers that have fewer runs than they should have, for items of a shape. It need not be the least loaded one:
+    /// many short runs are less than one long one.
+    pub(super) fn eager(&self, shape: ShapeId) -> Option<WorkerId> {
+        let free = self.fleet.free.iter().map(|(_, id)| *id);
+        free.take(LOOKED_AT).find(|&id| self.wants_any(id) && self.can_run(id, shape, false))
     }
 
     /// The worker for a batch that begins with this item; `None` if nobody who can run it has room.

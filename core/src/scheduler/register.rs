@@ -149,10 +149,31 @@ impl Scheduler {
     pub(super) fn begin(&mut self, id: EntryId, range: Range<u64>, from: State) {
         let mut stack = VecDeque::from([(id, range, from)]);
         while let Some((id, range, from)) = stack.pop_front() {
-            for part in self.begin_parts(id, range, from, &mut stack) {
+            for part in self.begin_parts(id, range.clone(), from, &mut stack) {
                 self.shift(id, part, State::Waiting, State::Queued);
             }
+            if from != State::Waiting {
+                self.leave_to_runs(id, range);
+            }
         }
+    }
+
+    /// Items that are computed again while a run of them is still out, which was told to stop when they came back: its answer, whatever it
+    /// is, decides what becomes of them.
+    fn leave_to_runs(&mut self, id: EntryId, range: Range<u64>) {
+        let Some(entry) = self.entries.get(&id).filter(|entry| !entry.runs.is_empty()) else { return };
+        let before = entry.runs.range(..=range.start).next_back();
+        let after = entry.runs.range(range.start + 1..range.end.max(range.start + 1));
+        let runs = before.into_iter().chain(after).filter_map(|(&first, run)| {
+            let run = self.runs.get(run)?;
+            Some(range.start.max(first)..range.end.min(run.first + u64::from(run.count)))
+        });
+        let again: Vec<_> = runs
+            .filter(|part| part.start < part.end)
+            .flat_map(|part| entry.items.segments(part))
+            .filter(|segment| matches!(segment.state, State::Waiting | State::Queued))
+            .collect();
+        again.into_iter().for_each(|segment| self.shift(id, segment.range(), segment.state, State::Processing));
     }
 
     /// Counts what the items miss; gives the ranges that miss nothing. All are waiting then, or failed.

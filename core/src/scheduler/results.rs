@@ -13,6 +13,7 @@ use super::{
 use crate::{
     TaskError, TaskErrorKind,
     codec::Run as Values,
+    fault::{self, Fault},
     ids::{EntryId, Key, RunId, WorkerId},
     wire::{ItemError, Outcome, Stored, ToClient},
 };
@@ -158,6 +159,9 @@ impl Scheduler {
         ends.extend(stored.into_iter().map(|stored| (at(stored.item), End::Stored(stored))));
         ends.extend(errors.into_iter().map(|ItemError { item, error }| (at(item), End::Failed(error))));
         ends.extend(dropped.into_iter().map(|item| (at(item), End::Dropped)));
+        if fault::is(Fault::NeighbourBlamed) {
+            ends.iter_mut().for_each(|(item, _)| *item = (*item + 1) % values.count());
+        }
         ends.sort_by_key(|(item, _)| *item);
         let mut next = 0;
         for (item, end) in ends.into_iter().chain([(values.count(), End::Values)]) {
@@ -202,6 +206,9 @@ impl Scheduler {
         }
         if let Some(range) = to_tell {
             let values = cut(&values, first, &range);
+            if fault::is(Fault::ToldTwice) {
+                self.tell_client(id.client, ToClient::Done { seq: id.seq, first: range.start, values: values.clone() });
+            }
             self.tell_client(id.client, ToClient::Done { seq: id.seq, first: range.start, values });
         }
     }
@@ -261,7 +268,7 @@ impl Scheduler {
         let retries = entry.spec().map_or(0, |spec| spec.options.retries);
         let attempts = entry.oddities.get(&item).map_or(0, |oddity| oddity.attempts) + 1;
         if attempts <= retries {
-            entry.oddities.entry(item).or_default().attempts = attempts;
+            entry.oddities.entry(item).or_default().attempts = if fault::is(Fault::TriesUncounted) { 0 } else { attempts };
             let base = entry.items.base();
             self.ledger.touch(id, base, &segment.range());
             self.requeue(id, segment.range());

@@ -71,8 +71,9 @@ impl Scheduler {
     pub(super) fn detach(&mut self, span: &Span) {
         let Some(entry) = self.entries.get_mut(&span.entry) else { return };
         let items = span.first..span.first + span.count;
-        // What was released before stays so.
-        let wanted: Vec<_> = entry.items.segments(items).filter(|segment| segment.wanted).collect();
+        // What was released before stays so, and what has ended would be detached anew if it had to be computed again.
+        let segments = entry.items.segments(items);
+        let wanted: Vec<_> = segments.filter(|segment| segment.wanted && segment.state.is_pending()).collect();
         for segment in wanted {
             entry.share().detached.insert(segment.range());
             self.ledger.touch_sharing(span.entry, entry);

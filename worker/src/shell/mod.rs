@@ -195,9 +195,9 @@ async fn rejoin(
         if timeout(pause, unwanted).await.is_ok() {
             return Ok(None);
         }
-        if stock.kept.len() > 0 && lost.elapsed() > keep {
+        if stock.kept.count() > 0 && lost.elapsed() > keep {
             tracing::warn!(
-                values = stock.kept.len(),
+                values = stock.kept.count(),
                 "the scheduler was out of reach for too long: what was kept for it is forgotten"
             );
             *stock = Stock::new(holding)?;

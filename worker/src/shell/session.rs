@@ -104,7 +104,7 @@ impl Session {
         stock: &mut Stock,
     ) -> Result<Self, ConnectError> {
         let home = stock.home.clone();
-        let settings = net::WorkerSettings { keeps: stock.kept.len(), ..settings.clone() };
+        let settings = net::WorkerSettings { keeps: stock.kept.count(), ..settings.clone() };
         let link = net::join(&settings, pass, Arc::new(home.clone())).await?;
         let (leave, left) = watch::channel(None);
         let uplink = Link {

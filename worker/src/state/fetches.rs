@@ -132,12 +132,12 @@ impl Fetches {
     }
 
     /// How often a run waits for something.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(super) fn waits(&self, run: RunId) -> usize {
         self.fetches.values().flat_map(|fetch| &fetch.waiters).filter(|&&waiter| waiter == run).count()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(super) fn check(&self) {
         let queued = self.fetches.iter().filter(|(_, fetch)| fetch.source.is_some());
         assert_eq!(self.queue, queued.map(|(&(key, hash), fetch)| (fetch.arrival, key, hash)).collect());

@@ -34,12 +34,13 @@ use std::{
 use bytes::Bytes;
 use quicsand::{
     codec::Args,
+    fault::{self, Fault},
     ids::{EntryId, Hash, Key, RunId},
     wire::{CallSpec, FromWorker, Inputs, Load, ToWorker, blob::Place},
 };
 
-pub(crate) use results::Ended;
-pub(crate) use shelf::Held;
+pub use results::Ended;
+pub use shelf::Held;
 
 use fetches::{Fetches, Source};
 use modules::Modules;
@@ -48,7 +49,7 @@ use store::Store;
 
 /// Something that happened.
 #[derive(Clone, Debug)]
-pub(crate) enum Event {
+pub enum Event {
     /// The scheduler said something.
     Message(ToWorker),
     /// A module is compiled and at hand.
@@ -83,7 +84,7 @@ pub(crate) enum Event {
 
 /// Something to do.
 #[derive(Clone, Debug)]
-pub(crate) enum Action {
+pub enum Action {
     /// Say this to the scheduler.
     Send(FromWorker),
     /// Fetch and compile a module.
@@ -108,16 +109,16 @@ pub(crate) enum Action {
 
 /// A run with everything that it needs.
 #[derive(Clone, Debug)]
-pub(crate) struct Work {
-    pub(crate) run: RunId,
-    pub(crate) spec: CallSpec,
-    pub(crate) module: Hash,
-    pub(crate) entry: EntryId,
-    pub(crate) first: u64,
-    pub(crate) args: Args,
-    pub(crate) inputs: Inputs,
+pub struct Work {
+    pub run: RunId,
+    pub spec: CallSpec,
+    pub module: Hash,
+    pub entry: EntryId,
+    pub first: u64,
+    pub args: Args,
+    pub inputs: Inputs,
     /// Items that were cancelled before it started.
-    pub(crate) cancelled: Vec<Range<u32>>,
+    pub cancelled: Vec<Range<u32>>,
 }
 
 impl Work {
@@ -137,29 +138,29 @@ enum Stage {
 
 /// What held values may take up, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Budget {
+pub struct Budget {
     /// Of memory. What is more goes to disk.
-    pub(crate) memory: u64,
+    pub memory: u64,
     /// Of disk.
-    pub(crate) disk: u64,
+    pub disk: u64,
     /// Of memory, with all else that the process uses; `u64::MAX` where the process has other uses.
-    pub(crate) process: u64,
+    pub process: u64,
 }
 
 /// What a worker has when its connection is gone: the values that it held, for when it joins again.
 #[derive(Debug, Default)]
-pub(crate) struct Kept(Option<Store>);
+pub struct Kept(Option<Store>);
 
 impl Kept {
     /// Number of values.
-    pub(crate) fn len(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.0.as_ref().map_or(0, |store| store.shelf.count())
     }
 }
 
 /// The bookkeeping of one worker's registration with a scheduler.
 #[derive(Debug)]
-pub(crate) struct Worker {
+pub struct Worker {
     name: String,
     stage: Stage,
     runs: BTreeMap<RunId, RunEntry>,
@@ -186,13 +187,13 @@ pub(crate) struct Worker {
 #[cfg(test)]
 impl Budget {
     /// More than any test takes up.
-    pub(crate) const MUCH: Self = Self { memory: 1 << 40, disk: 1 << 40, process: u64::MAX };
+    pub const MUCH: Self = Self { memory: 1 << 40, disk: 1 << 40, process: u64::MAX };
 }
 
 impl Worker {
     /// A worker that executes `slots` runs at a time, holds values within a budget, and is called `name` in errors. What it `kept` it
     /// names when it has joined.
-    pub(crate) fn new(slots: u32, name: String, budget: Budget, kept: Kept) -> Self {
+    pub fn new(slots: u32, name: String, budget: Budget, kept: Kept) -> Self {
         Self {
             name,
             stage: Stage::Serving,
@@ -214,14 +215,14 @@ impl Worker {
 
     /// Takes out what is worth keeping when the connection is gone: values that the scheduler may know of. Small recent results are
     /// known by their keys alone, which another scheduler may give to other values.
-    pub(crate) fn take_kept(&mut self) -> Kept {
+    pub fn take_kept(&mut self) -> Kept {
         let mut store = std::mem::replace(&mut self.store, Store::new(self.budget));
         store.rest();
         Kept(Some(store))
     }
 
     /// Takes in what happened and appends what is to be done.
-    pub(crate) fn handle(&mut self, event: Event, actions: &mut Vec<Action>) {
+    pub fn handle(&mut self, event: Event, actions: &mut Vec<Action>) {
         match event {
             Event::Message(message) => self.receive(message, actions),
             Event::ModuleReady(hash) => {
@@ -248,6 +249,7 @@ impl Worker {
                             let waiters = self.fetches.end(key, hash).waiters;
                             waiters.into_iter().for_each(|run| self.fill(run, key, &value));
                         }
+                        None if fault::is(Fault::DamageUnanswered) => drop(self.fetches.end(key, hash)),
                         None => self.blob_missing(key, hash, actions),
                     }
                 }
@@ -272,6 +274,8 @@ impl Worker {
         self.dispatch(actions);
         self.store.shelf.balance(actions);
         self.fetch(actions);
+        // Again: a run whose input is gone has let go of the others.
+        self.store.shelf.balance(actions);
         if self.stage == Stage::Draining && self.may_leave && self.runs.is_empty() {
             self.stage = Stage::Left;
             actions.push(Action::Leave(None));
@@ -282,22 +286,22 @@ impl Worker {
     }
 
     /// Where a held value is. Being served counts as a use.
-    pub(crate) fn held(&mut self, key: Key) -> Option<Held> {
+    pub fn held(&mut self, key: Key) -> Option<Held> {
         self.store.shelf.find(key)
     }
 
     /// Bytes of values that are held.
-    pub(crate) fn held_bytes(&self) -> u64 {
+    pub fn held_bytes(&self) -> u64 {
         self.store.shelf.bytes()
     }
 
     /// Whether the disk has nothing to do.
-    pub(crate) fn is_disk_still(&self) -> bool {
+    pub fn is_disk_still(&self) -> bool {
         self.store.shelf.is_still()
     }
 
     /// Bytes of values that can be held.
-    pub(crate) fn capacity(&self) -> u64 {
+    pub fn capacity(&self) -> u64 {
         self.store.shelf.capacity()
     }
 
@@ -305,6 +309,7 @@ impl Worker {
         match message {
             ToWorker::Assign(assignment) => self.assign(assignment, actions),
             ToWorker::Cancel { run, first, count } => self.cancel(run, first, count, actions),
+            ToWorker::Recall { run } if fault::is(Fault::RecallUnanswered) => self.give_back(run, Vec::new(), &mut Vec::new()),
             ToWorker::Recall { run } => self.give_back(run, Vec::new(), actions),
             ToWorker::Free { spans } => {
                 for span in spans {
@@ -390,7 +395,8 @@ impl Worker {
         if ended.is_copy {
             actions.push(Action::Send(FromWorker::Unreplicated { key }));
         }
-        ended.waiters.into_iter().for_each(|run| self.give_back(run, vec![key], actions));
+        let answered = ended.waiters.into_iter().filter(|_| !fault::is(Fault::MissUnanswered));
+        answered.for_each(|run| self.give_back(run, vec![key], actions));
     }
 
     /// Begins to fetch inputs and to read them back, as far as there is room for them, those of the oldest run first. When nothing else
@@ -433,8 +439,8 @@ impl Worker {
     }
 
     /// Asserts what holds between any two events.
-    #[cfg(test)]
-    pub(crate) fn check(&self) {
+    #[cfg(any(test, feature = "simulation"))]
+    pub fn check(&self) {
         let mut taken = self.free_slots.clone();
         let mut users = 0;
         for (run, entry) in &self.runs {

@@ -108,19 +108,19 @@ impl Modules {
     }
 
     /// Whether it is at hand.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(super) fn is_ready(&self, hash: Hash) -> bool {
         matches!(self.modules.get(&hash), Some(Module::Ready { .. }))
     }
 
     /// Whether `run` waits for it.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(super) fn is_awaited(&self, hash: Hash, run: RunId) -> bool {
         matches!(self.modules.get(&hash), Some(Module::Fetching(waiters)) if waiters.contains(&run))
     }
 
     /// Number of runs that use modules or wait for them.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(super) fn users(&self) -> usize {
         let users = |module: &Module| match module {
             Module::Fetching(waiters) => waiters.len(),

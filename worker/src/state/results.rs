@@ -12,7 +12,7 @@ use quicsand::{
 
 /// How a run's items ended. Made by [`Ended::new`] outside of any lock, since it hashes what is large.
 #[derive(Clone, Debug)]
-pub(crate) struct Ended {
+pub struct Ended {
     /// What to tell the scheduler, in order; each with its share of the time.
     pub(super) outcomes: Vec<(Outcome, Duration)>,
     /// Results that stay here, by ascending item.
@@ -24,7 +24,7 @@ pub(crate) struct Ended {
 
 impl Ended {
     /// Cuts the results of a run up: `values` has one value an item, an empty one for those in `errors` and `dropped`.
-    pub(crate) fn new(values: Run, mut errors: Vec<ItemError>, dropped: Vec<u32>, elapsed: Duration) -> Self {
+    pub fn new(values: Run, mut errors: Vec<ItemError>, dropped: Vec<u32>, elapsed: Duration) -> Self {
         for ItemError { error, .. } in &mut errors {
             [&mut error.message, &mut error.backtrace, &mut error.log].into_iter().for_each(clip);
         }
@@ -42,15 +42,7 @@ impl Ended {
     }
 
     /// All items failed alike, before any ran.
-    pub(crate) fn failed(
-        task: &str,
-        entry: EntryId,
-        first: u64,
-        count: u32,
-        worker: &str,
-        kind: &TaskErrorKind,
-        reason: &str,
-    ) -> Self {
+    pub fn failed(task: &str, entry: EntryId, first: u64, count: u32, worker: &str, kind: &TaskErrorKind, reason: &str) -> Self {
         let error = |item| {
             let mut error = TaskError::new(kind.clone(), task, entry.key(first + u64::from(item)), reason);
             worker.clone_into(&mut error.worker);
@@ -60,7 +52,7 @@ impl Ended {
     }
 
     /// Items with a result.
-    pub(crate) fn finished(&self) -> u64 {
+    pub fn finished(&self) -> u64 {
         u64::from(self.values.count()).saturating_sub(self.void.len() as u64)
     }
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use quicsand::{
     Size, TaskError, TaskErrorKind,
+    fault::{self, Fault},
     ids::{EntryId, Hash, Key, RunId},
     wire::{Assignment, FromWorker, Inputs, Wanted},
 };
@@ -179,7 +180,9 @@ impl Worker {
 
     pub(super) fn run_ended(&mut self, run: RunId, ended: Ended, actions: &mut Vec<Action>) {
         let Some(Phase::Running { slot }) = self.runs.get(&run).map(|entry| &entry.phase) else { return };
-        self.free_slots.push(*slot);
+        if ended.finished() > 0 || !fault::is(Fault::SlotKept) {
+            self.free_slots.push(*slot);
+        }
         self.end(run, ended, actions);
     }
 

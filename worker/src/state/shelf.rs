@@ -67,7 +67,7 @@ enum FileWork {
 
 /// Where a held value is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Held {
+pub enum Held {
     /// In memory.
     Here { bytes: Bytes, hash: Hash },
     /// In this file.
@@ -346,7 +346,7 @@ impl Shelf {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(super) fn check(&self) {
         let sum = |which: &dyn Fn(&Value) -> bool| {
             self.values.values().filter(|value| which(value)).map(|value| value.len).sum::<u64>()

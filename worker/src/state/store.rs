@@ -75,7 +75,7 @@ impl Store {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "simulation"))]
     pub(super) fn check(&self) {
         self.shelf.check();
         assert_eq!(self.recent_bytes, self.recent.values().map(|(_, bytes)| bytes.len()).sum::<usize>());

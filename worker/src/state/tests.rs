@@ -277,7 +277,7 @@ fn what_is_held_outlives_a_connection_and_is_named_at_the_next() {
     rig.ended(2, values(1, 1));
     assert!(rig.worker.store.recent(key(1, 1)).is_some(), "recent");
     let kept = rig.worker.take_kept();
-    assert_eq!(kept.len(), 1);
+    assert_eq!(kept.count(), 1);
     let mut again = Worker::new(1, "w".into(), Budget::MUCH, kept);
     assert!(again.held(key(1, 0)).is_some() && again.store.recent(key(1, 1)).is_none());
     let mut actions = Vec::new();
@@ -431,4 +431,24 @@ fn a_worker_is_pressed_while_that_ends_by_itself() {
     assert_eq!(rig.handle(tick(1001)), format!("heartbeat {held} 1 pressed"));
     assert_eq!(rig.handle(tick(900)), format!("heartbeat {held} 1 pressed"), "not yet below the lower mark");
     assert_eq!(rig.handle(tick(800)), format!("heartbeat {held} 1"));
+}
+
+#[test]
+fn inputs_leave_memory_when_another_one_turns_out_to_be_gone() {
+    let mut rig = Rig::new(1, true);
+    let budget = Budget { memory: 3, disk: 100, process: u64::MAX };
+    rig.worker = Worker::new(1, "w".into(), budget, Kept::default());
+    rig.worker.modules.ready(MODULE);
+    let hash = Hash::of(&blob_bytes());
+    for (file, index) in [0, 1].into_iter().enumerate() {
+        let told = rig.handle(Event::Written { key: key(2, index), hash, bytes: blob_bytes() });
+        assert_eq!(told, format!("holds {}, spill {file}", key(2, index)));
+        rig.handle(Event::Spilled { file: file as u64 });
+    }
+    assert_eq!(rig.assign(1, key(5, 0), 1, vec![blob(key(2, 0)), blob(key(2, 1))]), "load 0", "both have no room");
+    assert_eq!(rig.assign(2, key(5, 1), 1, vec![]), "started 2, run 2 on 0");
+    assert_eq!(rig.handle(Event::Loaded { file: 0, bytes: Some(blob_bytes()) }), "");
+    assert_eq!(rig.handle(Event::Damaged { file: 1 }), "unlink 1");
+    assert_eq!(rig.ended(2, values(1, 1)), format!("finished 2 v, returned 1 [{}]", key(2, 1)));
+    assert!(matches!(rig.worker.held(key(2, 0)), Some(Held::OnDisk { file: 0, .. })));
 }

@@ -116,6 +116,27 @@ fn a_value_that_comes_back_late_ends_its_recomputation() {
 }
 
 #[test]
+fn what_is_lost_again_is_left_to_the_run_that_is_still_out() {
+    let mut lab = stored();
+    lab.depart(1, Departure::Lost);
+    lab.join(2, 1);
+    lab.wait_with(GRACE, &[2]);
+    let (_, again) = lab.assignment();
+    lab.rejoin(3, 1, 1, 1);
+    holds(&mut lab, 3, 1);
+    lab.worker(3, FromWorker::Registered);
+    lab.take();
+    lab.depart(3, Departure::Died);
+    assert_eq!(lab.told(), [ToClient::Lost { seq: 1, index: 0 }]);
+    assert!(lab.assigned().is_empty(), "it is still out");
+    lab.worker(2, FromWorker::Returned { run: again.run, missing: Vec::new() });
+    let (worker, once_more) = lab.assignment();
+    assert_eq!(worker, 2);
+    lab.finish_stored(2, once_more.run);
+    assert!(matches!(&lab.told()[..], [ToClient::Stored { seq: 1, .. }]));
+}
+
+#[test]
 fn a_value_that_is_released_while_it_is_away_is_forgotten() {
     let mut lab = stored();
     lab.depart(1, Departure::Lost);

@@ -32,7 +32,7 @@ struct Happening {
 /// A journal, and what happened that it does not have yet.
 #[derive(Debug)]
 pub(super) struct Kept {
-    config: Config,
+    pub(super) config: Config,
     image: BTreeMap<Row, Fact>,
     records: u64,
     recent: VecDeque<Happening>,
@@ -170,9 +170,9 @@ impl Play {
         for (client, message) in lost.into_iter().filter_map(|happening| happening.said) {
             let Some(fake) = self.clients.get_mut(&client) else { continue };
             if let FromClient::TakeUp { seq, name, .. } = &message
-                && !self.scheduler.names.contains_key(name)
+                && (fake.is_cut || !self.scheduler.names.contains_key(name))
             {
-                // Whoever published it is gone with that.
+                // Whoever published it is gone with that, or it may be taken back before this is said.
                 fake.links.remove(seq);
             }
             match fake.is_cut {

@@ -487,7 +487,8 @@ impl Play {
                 self.names.remove(&name);
                 self.event(Event::FromClient(client, FromClient::Unpublish { name }));
             }
-            (3, _, Some(name)) => {
+            // With restarts a taken-up result is lost in rare plays, which the book says.
+            (3, _, Some(name)) if !self.kept.config.journal => {
                 let span = self.names[&name];
                 let fake = self.clients.get_mut(&client).expect("here");
                 let seq = fake.next_seq;
@@ -534,6 +535,8 @@ impl Play {
         let fake = &self.clients[&client];
         let stored: Vec<_> = fake.told.iter().filter(|(_, told)| matches!(told, Told::Stored(_))).map(|(&key, _)| key).collect();
         if let Some(key) = stored.get(a as usize % stored.len().max(1)).filter(|key| !self.graph.data.contains_key(key)) {
+            // What nobody can get counts as lost after a few times.
+            self.graph.deaths |= self.graph.sheds;
             self.say(client, FromClient::Unreachable { seq: key.entry.seq, index: key.index });
         }
     }
@@ -696,11 +699,22 @@ impl Play {
 
     pub(super) fn release_all(&mut self) {
         let someone = *self.clients.keys().next().expect("here");
-        for name in std::mem::take(&mut self.names).into_keys() {
+        // What a client says again after a restart may give a name or take something up later than the model knows.
+        let names: BTreeSet<String> = self.names.keys().chain(self.scheduler.names.keys()).cloned().collect();
+        assert!(self.kept.config.journal || names.len() == self.names.len(), "names that nobody gave: {names:?}");
+        self.names.clear();
+        for name in names {
             self.event(Event::FromClient(someone, FromClient::Unpublish { name }));
         }
         for client in self.clients.keys().copied().collect::<Vec<_>>() {
-            for (seq, (_, count)) in std::mem::take(&mut self.clients.get_mut(&client).expect("here").links) {
+            let taken = self.scheduler.clients[&client].links.iter().map(|(&seq, link)| (seq, link.items.end - link.items.start));
+            let mut links: BTreeMap<u64, u64> = taken.collect();
+            links.extend(
+                std::mem::take(&mut self.clients.get_mut(&client).expect("here").links)
+                    .into_iter()
+                    .map(|(seq, (_, count))| (seq, count)),
+            );
+            for (seq, count) in links {
                 let span = Span { entry: EntryId { client, seq }, first: 0, count };
                 self.event(Event::FromClient(client, FromClient::Release { span }));
             }

@@ -166,7 +166,27 @@ fn data_goes_to_workers_in_turn_and_dies_with_them() {
     lab.leave(1);
     let told = lab.told();
     let lost = |message: &ToClient, seq| matches!(message, ToClient::Failed { seq: s, error, .. } if *s == seq && error.kind == TaskErrorKind::DataLost && error.key == key(1, 0));
-    assert!(told.len() == 2 && lost(&told[0], 1) && lost(&told[1], 5), "{told:?}");
+    let asked = |message: &ToClient, seq| matches!(message, ToClient::Upload { seq: s, place: Some(place) } if *s == seq && place.worker == WorkerId(2));
+    assert!(told.len() == 3 && asked(&told[0], 3) && lost(&told[1], 1) && lost(&told[2], 5), "{told:?}");
+}
+
+#[test]
+fn a_client_that_lets_go_of_data_hears_when_nobody_asks_for_it_again() {
+    let mut lab = Lab::new();
+    lab.join(1, 1);
+    for seq in [1, 2, 3] {
+        assert_eq!(upload(&mut lab, seq), Some(1));
+    }
+    lab.call(4, vec![same(2, 0)]);
+    lab.release(1, 0, 1);
+    assert_eq!(lab.told(), [ToClient::Taken { seq: 1 }]);
+    lab.release(2, 0, 1);
+    assert_eq!(lab.told(), [], "a call reads it");
+    lab.leave(1);
+    let again = |seq| ToClient::Upload { seq, place: None };
+    assert_eq!(lab.told(), [again(2), again(3)], "its taker is gone");
+    lab.event(Event::Held { key: key(2, 0), len: LEN, hash: HASH });
+    assert_eq!(lab.told(), [ToClient::Taken { seq: 2 }]);
 }
 
 #[test]

@@ -72,7 +72,7 @@ impl Fleet {
     pub(crate) fn start_scheduler(&mut self) -> Result<Value> {
         let mut command = Command::new(program("quicsand"));
         command.arg("scheduler").args(["--listen", &self.listen.to_string()]);
-        command.arg("--state").arg(self.directory.join("state")).args(["--log-level", "info"]);
+        command.arg("--state").arg(self.directory.join("state")).args(["--max-deaths", "1000000", "--log-level", "info"]);
         if self.has_journal {
             command.arg("--journal").arg(self.directory.join("journal"));
         }
