@@ -2,7 +2,6 @@
 
 use super::{blobs::big, *};
 use crate::{
-    abi,
     codec::{Args, RunBuilder, Span},
     ids::ClientId,
     net::{
@@ -10,22 +9,12 @@ use crate::{
         control::{Inlet, write_message},
         join::{self, Greeted},
     },
-    wire::{CallSpec, Hello, MAX_FRAME, PROTOCOL, Welcome, blob::BlobRequest},
+    wire::{CallSpec, MAX_FRAME, Welcome, blob::BlobRequest},
 };
 
 /// A client that is in, without the code that makes clients well-behaved.
 async fn intrude(server: &SchedulerServer) -> Greeted {
-    let module = Some(Hash::of(b"never uploaded"));
-    let hello = Hello {
-        protocol: PROTOCOL,
-        abi: abi::VERSION,
-        name: String::new(),
-        worker: None,
-        module,
-        session: session(),
-        operator: false,
-    };
-    join::enter(&pass(server, Role::Client), |_| Ok(hello.clone())).await.expect("let in")
+    join::enter(&pass(server, Role::Client), |_| Ok(members::hello())).await.expect("let in")
 }
 
 /// Has an intruder write these bytes and checks what it hears and that another client goes on.

@@ -33,7 +33,8 @@ fn request(role: Role, lifetime_s: Option<u64>, once: bool) -> TokenRequest {
     TokenRequest { role, lifetime_s, once, note: String::new() }
 }
 
-fn hello() -> Hello {
+/// What a client says that never uploads its module.
+pub(super) fn hello() -> Hello {
     let module = Some(Hash::of(b"never uploaded"));
     Hello {
         protocol: PROTOCOL,
