@@ -49,8 +49,21 @@ impl Announced {
 pub struct Usage {
     /// Memory that is its own or mapped, in KiB.
     pub resident_kib: u64,
+    /// The most that this was.
+    pub peak_kib: u64,
+    /// CPU time of the threads that it has, in nanoseconds.
+    pub cpu_ns: u64,
     /// Open files and sockets.
     pub files: usize,
+}
+
+/// A process that this one has started: a part of a cluster, say.
+#[derive(Clone, Debug)]
+pub struct ChildUsage {
+    /// The first argument of its command line: `scheduler`, `worker`.
+    pub role: String,
+    /// What it has taken.
+    pub usage: Usage,
 }
 
 /// A process; killed when dropped.
@@ -157,9 +170,38 @@ impl Drop for Process {
 pub fn usage(process: &str) -> Result<Usage> {
     let directory = Path::new("/proc").join(process);
     let status = fs::read_to_string(directory.join("status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    let resident_kib = line.trim().trim_end_matches(" kB").parse()?;
-    Ok(Usage { resident_kib, files: fs::read_dir(directory.join("fd"))?.count() })
+    let kib = |name: &str| -> Result<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    };
+    let mut cpu_ns = 0;
+    for thread in fs::read_dir(directory.join("task"))? {
+        // A thread that ends meanwhile takes its time with it.
+        let Ok(times) = fs::read_to_string(thread?.path().join("schedstat")) else { continue };
+        cpu_ns += times.split_whitespace().next().context("an empty schedstat")?.parse::<u64>()?;
+    }
+    let files = fs::read_dir(directory.join("fd"))?.count();
+    Ok(Usage { resident_kib: kib("VmRSS:")?, peak_kib: kib("VmHWM:")?, cpu_ns, files })
+}
+
+/// The processes that this one has started and that have not ended.
+///
+/// # Errors
+/// When this is not Linux.
+pub fn children() -> Result<Vec<ChildUsage>> {
+    let me = format!("PPid:\t{}", std::process::id());
+    let mut children = Vec::new();
+    for process in fs::read_dir("/proc")?.flatten() {
+        let Ok(status) = fs::read_to_string(process.path().join("status")) else { continue };
+        if !status.lines().any(|line| line == me) {
+            continue;
+        }
+        let command = fs::read(process.path().join("cmdline"))?;
+        let role = command.split(|&byte| byte == 0).nth(1).unwrap_or_default();
+        let usage = usage(&process.file_name().to_string_lossy())?;
+        children.push(ChildUsage { role: String::from_utf8_lossy(role).into_owned(), usage });
+    }
+    Ok(children)
 }
 
 /// A program that was built beside this one.

@@ -2,7 +2,6 @@
 //! maltreated for it.
 
 use std::{
-    hint::black_box,
     net::SocketAddr,
     path::Path,
     process::Command,
@@ -11,26 +10,17 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use quicsand::{Client, task};
+use quicsand::Client;
 use quicsand_tests::processes::{Announced, Process, program};
+
+use crate::tasks::spin;
 
 /// Calls of the measurement with a killed worker, how long each takes, and when the worker is killed.
 const CALLS: u64 = 2_000;
 const CALL: Duration = Duration::from_millis(5);
 const KILLED_AFTER: Duration = Duration::from_millis(1_500);
-/// Calls that come and go, and how many of them at a time.
-const PASSING: u64 = 1_000_000;
+/// Calls that come and go at a time.
 const AT_A_TIME: u64 = 10_000;
-
-/// Keeps a processor busy.
-#[task]
-fn spin(x: u64, us: u64) -> u64 {
-    let start = Instant::now();
-    while start.elapsed() < Duration::from_micros(us) {
-        black_box(x);
-    }
-    x
-}
 
 /// A scheduler and workers of one slot each.
 struct Fleet {
@@ -114,9 +104,9 @@ pub(crate) fn killed_scheduler() -> Result<f64> {
     Ok((start.elapsed().as_secs_f64() - 0.2) * 1e3)
 }
 
-/// Mebibytes of a scheduler's memory before and after a million calls came and went.
-pub(crate) fn passing_calls() -> Result<(f64, f64)> {
-    eprintln!("bench: a scheduler's memory before and after {PASSING} calls");
+/// Mebibytes of a scheduler's memory before and after so many calls came and went.
+pub(crate) fn passing_calls(count: u64) -> Result<(f64, f64)> {
+    eprintln!("bench: a scheduler's memory before and after {count} calls");
     let fleet = Fleet::start(2)?;
     let client = fleet.client()?;
     let round = |count: u64| -> Result<()> {
@@ -128,7 +118,7 @@ pub(crate) fn passing_calls() -> Result<(f64, f64)> {
         || -> Result<f64> { Ok(fleet.scheduler.as_ref().context("a scheduler")?.usage()?.resident_kib as f64 / 1024.0) };
     round(AT_A_TIME)?;
     let before = mebibytes()?;
-    for _ in 0..PASSING / AT_A_TIME {
+    for _ in 0..count / AT_A_TIME {
         round(AT_A_TIME)?;
     }
     Ok((before, mebibytes()?))

@@ -1,0 +1,54 @@
+//! Beginnings: from nothing to the first result, and modules. Owns: the processes with empty caches that it is measured in.
+
+use std::{
+    env,
+    ffi::OsStr,
+    hint::black_box,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+use anyhow::{Context, Result, ensure};
+use quicsand_tests::processes::program;
+use quicsand_worker::LocalCluster;
+
+use crate::tasks::inc;
+
+/// Milliseconds from before a cluster's processes start to the first result.
+pub(crate) fn first_result(workers: usize) -> Result<f64> {
+    let start = Instant::now();
+    let cluster = cluster(workers)?;
+    let client = cluster.client()?;
+    ensure!(client.submit(inc, black_box(1)).result()? == 2, "1 + 1 is 2");
+    Ok(start.elapsed().as_secs_f64() * 1e3)
+}
+
+/// The same in a process of its own, whose cache is empty, as are those of the workers it starts.
+pub(crate) fn first_result_in_a_new_process() -> Result<f64> {
+    eprintln!("bench: from nothing to the first result");
+    let cache = tempfile::tempdir()?;
+    let output = Command::new(env::current_exe()?).arg("--first-result").env("XDG_CACHE_HOME", cache.path()).output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?.trim().parse()?)
+}
+
+/// A scheduler and workers of one slot each.
+pub(crate) fn cluster(workers: usize) -> Result<LocalCluster> {
+    Ok(LocalCluster::builder().workers(workers).slots(1).processes().start()?)
+}
+
+/// Bytes of the module that the quick start carries.
+pub(crate) fn module_bytes() -> Result<f64> {
+    let directory = tempfile::tempdir()?;
+    let module = module_of(&program("quickstart"), directory.path())?;
+    Ok(module.metadata()?.len() as f64)
+}
+
+fn module_of(program: &Path, directory: &Path) -> Result<PathBuf> {
+    let file = directory.join("program.wasm");
+    let status = Command::new(program).args([OsStr::new("--module"), file.as_os_str()]).status();
+    let status = status.with_context(|| format!("{} could not be started", program.display()))?;
+    ensure!(status.success(), "{} could not write its module", program.display());
+    Ok(file)
+}
