@@ -10,7 +10,7 @@ use super::{
 use crate::{
     Options, Task,
     error::{ConnectError, Error},
-    wire::{CallSpec, FromClient, NAME_BYTES, RUN_BYTES, RUN_ITEMS},
+    wire::{CallSpec, FromClient, NAME_BYTES, RUN_BYTES, RUN_ITEMS, SharedSpec},
 };
 
 /// A task with options for its next calls, from [`Client::task`].
@@ -241,10 +241,11 @@ impl<T: Task> Call<T> {
         Future::new(self.client.shared.open_broken(1, error), 0)
     }
 
-    fn spec(&self) -> CallSpec {
+    fn spec(&self) -> SharedSpec {
         let info = T::info();
         let name = self.name.as_deref().unwrap_or(info.name);
-        CallSpec { task: info.id, name: name[..name.floor_char_boundary(NAME_BYTES)].to_owned(), options: self.options.clone() }
+        let name = name[..name.floor_char_boundary(NAME_BYTES)].to_owned();
+        CallSpec { task: info.id, name, options: self.options.clone() }.into()
     }
 }
 

@@ -273,7 +273,8 @@ impl Scheduler {
                 "run {id} is not its worker's"
             );
             if let Some(entry) = self.entries.get(&run.entry) {
-                assert_eq!(entry.runs.get(&(run.first + u64::from(run.done))), Some(&id), "run {id} is not its entry's");
+                let first = run.first + u64::from(run.done);
+                assert_eq!(entry.runs.before(first), Some((first, id)), "run {id} is not its entry's");
             }
             if run.ahead
                 && let Some(entry) = self.entries.get(&run.entry)
@@ -284,8 +285,8 @@ impl Scheduler {
         }
         for (id, entry) in &self.entries {
             let mut end = 0;
-            for (&first, run_id) in &entry.runs {
-                let Some(run) = self.runs.get(run_id) else { panic!("{id:?} has run {run_id}, which does not exist") };
+            for (first, run_id) in entry.runs.iter() {
+                let Some(run) = self.runs.get(&run_id) else { panic!("{id:?} has run {run_id}, which does not exist") };
                 assert!(run.entry == *id && first >= end, "runs of {id:?} overlap at {first}");
                 end = run.first + u64::from(run.count);
             }
@@ -368,7 +369,7 @@ impl Scheduler {
         let known = |id| fleet.workers.contains_key(id);
         assert!(fleet.free.iter().map(|(_, id)| id).chain(fleet.crowded.iter().map(|(_, id)| id)).chain(&fleet.spare).all(known));
         for (&id, entry) in &self.entries {
-            for (&item, replicas) in &entry.stored {
+            for (&item, replicas) in entry.stored.iter() {
                 let key = id.key(item);
                 let is_here = replicas.held || !replicas.workers.is_empty();
                 assert!(is_here || !replicas.away.is_empty(), "{key} is stored nowhere");

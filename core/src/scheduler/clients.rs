@@ -18,14 +18,16 @@ use super::{
 use crate::{
     codec::{Run, Span},
     fault::{self, Fault},
-    ids::{ClientId, EntryId, Hash, Identity},
-    wire::{FromClient, StateCounts, ToClient},
+    ids::{ClientId, EntryId, Hash, Identity, TaskId},
+    wire::{FromClient, SharedSpec, StateCounts, ToClient},
 };
 
 /// Small credits wait so long for more.
 pub(super) const CREDIT_DELAY: Duration = Duration::from_millis(10);
 /// Different sets of requirements that a client's entries may have at a time: each is a queue, and what looks at all queues has an end.
 pub(super) const MAX_SHAPES: usize = 1024;
+/// Specs that are remembered of a client.
+const MAX_SPECS: usize = 64;
 /// A client is refused when it sends on although it overdrew its credit by more than so many bytes.
 const CREDIT_TOLERANCE: u64 = 8 << 20;
 /// A client that was there before a restart may have been told of more credit than the journal knows: by so many bytes at most, since no
@@ -44,6 +46,8 @@ pub(super) struct Client {
     /// It was here before a restart.
     pub(super) is_restored: bool,
     pub(super) last_seq: Option<u64>,
+    /// Specs of its calls, by task: calls that are alike share one.
+    pub(super) specs: BTreeMap<TaskId, SharedSpec>,
     /// What its entries ask of workers, with the number of entries; those that ask for nothing are left out.
     pub(super) shapes: BTreeMap<ShapeId, u64>,
     /// Bytes of its arguments and data that are kept.
@@ -105,6 +109,7 @@ impl Scheduler {
             applied: 0,
             is_restored: false,
             last_seq: None,
+            specs: BTreeMap::new(),
             shapes: BTreeMap::new(),
             held: 0,
             granted: self.config.credit,
@@ -180,6 +185,7 @@ impl Scheduler {
                 }
                 self.check_args(entry_id(seq), &args, false)?;
                 self.resolve_links(client, &mut args);
+                let spec = self.shared_spec(client, spec);
                 self.add_entry(client, seq, Kind::Call(spec), false)?;
                 self.add_items(entry_id(seq), args)
             }
@@ -299,6 +305,21 @@ impl Scheduler {
     /// The number of a client's latest entry.
     pub(super) fn newest_entry(&self, client: ClientId) -> Option<u64> {
         self.clients.get(&client)?.last_seq
+    }
+
+    /// A call's spec, as an earlier call of the same task has it if that one is the same.
+    fn shared_spec(&mut self, client: ClientId, spec: SharedSpec) -> SharedSpec {
+        let Some(client) = self.clients.get_mut(&client) else { return spec };
+        if let Some(known) = client.specs.get(&spec.task)
+            && *known == spec
+        {
+            return known.clone();
+        }
+        if client.specs.len() >= MAX_SPECS {
+            client.specs.clear();
+        }
+        client.specs.insert(spec.task, spec.clone());
+        spec
     }
 
     fn add_entry(&mut self, client: ClientId, seq: u64, kind: Kind, open: bool) -> Result<(), Refusal> {

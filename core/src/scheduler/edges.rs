@@ -90,49 +90,57 @@ impl Edges {
 #[derive(Debug, Default)]
 pub(super) struct EdgeIndex {
     few: Vec<EdgeId>,
-    /// By length: the ones of level `k` have at most `2^k` producers, so that those that reach an item begin close before it.
-    levels: Vec<(u32, BTreeSet<(u64, EdgeId)>)>,
+    /// Where there are more than few.
+    levels: Option<Box<Levels>>,
 }
+
+/// Edges by length: the ones of level `k` have at most `2^k` producers, so that those that reach an item begin close before it.
+type Levels = Vec<(u32, BTreeSet<(u64, EdgeId)>)>;
 
 impl EdgeIndex {
     pub(super) fn is_empty(&self) -> bool {
-        self.few.is_empty() && self.levels.is_empty()
+        self.few.is_empty() && self.levels.is_none()
     }
 
     pub(super) fn insert(&mut self, id: EdgeId, edges: &Edges) {
-        if self.levels.is_empty() && self.few.len() < FEW {
+        if self.levels.is_none() && self.few.len() < FEW {
             self.few.push(id);
             return;
         }
+        let levels = self.levels.get_or_insert_default();
         for id in std::mem::take(&mut self.few).into_iter().chain([id]) {
             let Some(edge) = edges.get(id) else { continue };
             let level = level_of(edge);
-            let at = match self.levels.binary_search_by_key(&level, |(level, _)| *level) {
+            let at = match levels.binary_search_by_key(&level, |(level, _)| *level) {
                 Ok(at) => at,
                 Err(at) => {
-                    self.levels.insert(at, (level, BTreeSet::new()));
+                    levels.insert(at, (level, BTreeSet::new()));
                     at
                 }
             };
-            self.levels[at].1.insert((edge.producers.start, id));
+            levels[at].1.insert((edge.producers.start, id));
         }
     }
 
     /// Takes out an edge that still exists.
     pub(super) fn remove(&mut self, id: EdgeId, edge: &Edge) {
         self.few.retain(|&other| other != id);
-        if let Ok(at) = self.levels.binary_search_by_key(&level_of(edge), |(level, _)| *level) {
-            self.levels[at].1.remove(&(edge.producers.start, id));
-            if self.levels[at].1.is_empty() {
-                self.levels.remove(at);
+        let Some(levels) = self.levels.as_deref_mut() else { return };
+        if let Ok(at) = levels.binary_search_by_key(&level_of(edge), |(level, _)| *level) {
+            levels[at].1.remove(&(edge.producers.start, id));
+            if levels[at].1.is_empty() {
+                levels.remove(at);
             }
+        }
+        if levels.is_empty() {
+            self.levels = None;
         }
     }
 
     /// The edges that have any of `items` as a producer, oldest first among few.
     pub(super) fn of<'a>(&'a self, items: Range<u64>, edges: &'a Edges) -> impl Iterator<Item = (EdgeId, &'a Edge)> {
         let (start, end) = (items.start, items.end);
-        let in_levels = self.levels.iter().flat_map(move |(level, set)| {
+        let in_levels = self.levels.iter().flat_map(|levels| levels.iter()).flat_map(move |(level, set)| {
             let reach = 1_u64.checked_shl(*level).map_or(0, |reach| start.saturating_sub(reach));
             set.range((reach, 0)..(end, 0)).map(|&(_, id)| id)
         });

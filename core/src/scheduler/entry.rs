@@ -1,11 +1,6 @@
 //! An entry: a call, a map or data, with everything the scheduler keeps of it. Must not know: other entries, workers' load.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    ops::Range,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, ops::Range, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,22 +12,23 @@ use super::{
     ranges::Ranges,
     shapes::ShapeId,
     sharing::Sharing,
+    sparse::{Few, Sparse},
     values::Values,
 };
 use crate::{
     TaskError,
     codec::Args,
     ids::{EntryId, Hash, RunId, WorkerId},
-    wire::CallSpec,
+    wire::SharedSpec,
 };
 
 /// What an entry is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// One call.
-    Call(CallSpec),
+    Call(SharedSpec),
     /// Calls of one task.
-    Map(CallSpec),
+    Map(SharedSpec),
     /// A value that a client gave.
     Data {
         /// Length in bytes.
@@ -64,14 +60,14 @@ pub(super) struct Entry {
     /// Items that were running when their worker died: they run alone.
     pub(super) suspects: Ranges,
     /// Runs by their first unanswered item.
-    pub(super) runs: BTreeMap<u64, RunId>,
+    pub(super) runs: Few<RunId>,
     pub(super) values: Values,
-    pub(super) stored: BTreeMap<u64, Replicas>,
+    pub(super) stored: Sparse<Replicas>,
     /// When the rest of items ends.
-    pub(super) resting: BTreeMap<u64, Duration>,
-    pub(super) errors: BTreeMap<u64, Arc<TaskError>>,
+    pub(super) resting: Sparse<Duration>,
+    pub(super) errors: Sparse<Arc<TaskError>>,
     /// What is unusual about an item.
-    pub(super) oddities: BTreeMap<u64, Oddity>,
+    pub(super) oddities: Sparse<Oddity>,
     /// Who needs items of this entry.
     pub(super) edges: EdgeIndex,
     /// The worker that it is being uploaded to, if it is data and that is a worker.
@@ -166,19 +162,19 @@ impl Entry {
             args: VecDeque::new(),
             ready: Ranges::default(),
             suspects: Ranges::default(),
-            runs: BTreeMap::new(),
+            runs: Few::default(),
             values: Values::default(),
-            stored: BTreeMap::new(),
-            resting: BTreeMap::new(),
-            errors: BTreeMap::new(),
-            oddities: BTreeMap::new(),
+            stored: Sparse::default(),
+            resting: Sparse::default(),
+            errors: Sparse::default(),
+            oddities: Sparse::default(),
             edges: EdgeIndex::default(),
             taker: None,
             sharing: None,
         }
     }
 
-    pub(super) fn spec(&self) -> Option<&CallSpec> {
+    pub(super) fn spec(&self) -> Option<&SharedSpec> {
         match &self.kind {
             Kind::Call(spec) | Kind::Map(spec) => Some(spec),
             Kind::Data { .. } => None,
@@ -210,7 +206,7 @@ impl Entry {
         if self.items.state(item) != Some(State::Processing) {
             return None;
         }
-        self.runs.range(..=item).next_back().map(|(_, &run)| run)
+        self.runs.before(item).map(|(_, run)| run)
     }
 
     /// How an item that failed or was cancelled ended.
@@ -235,4 +231,16 @@ pub(super) type QueueKey = (std::cmp::Reverse<i32>, u64, EntryId);
 
 pub(super) fn queue_key(id: EntryId, entry: &Entry) -> QueueKey {
     (std::cmp::Reverse(entry.spec().map_or(0, |spec| spec.options.priority)), entry.arrival, id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// There may be millions of them.
+    #[test]
+    fn entries_are_small() {
+        assert!(size_of::<Entry>() <= 304, "{}", size_of::<Entry>());
+        assert!(size_of::<ArgChunk>() <= 144, "{}", size_of::<ArgChunk>());
+    }
 }

@@ -323,7 +323,7 @@ impl Scheduler {
         let run = self.runs.remove(&run_id)?;
         self.recalled.remove(&run_id);
         if let Some(entry) = self.entries.get_mut(&run.entry) {
-            entry.runs.remove(&(run.first + u64::from(run.done)));
+            entry.runs.remove(run.first + u64::from(run.done));
         }
         if let Some(worker) = self.fleet.workers.get_mut(&run.worker) {
             worker.runs.remove(&run_id);

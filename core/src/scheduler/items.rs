@@ -112,9 +112,201 @@ impl Segment {
     }
 }
 
-/// The states of all items of an entry.
+/// The states of all items of an entry. A single item, as a call has it, takes nothing of the heap.
+#[derive(Debug)]
+pub(super) enum Items {
+    /// No item, or one.
+    One {
+        is_there: bool,
+        /// Its state, as in a chunk.
+        byte: u8,
+        /// Values that it misses.
+        missing: u32,
+    },
+    Many(Box<Many>),
+}
+
+impl Default for Items {
+    fn default() -> Self {
+        Self::One { is_there: false, byte: 0, missing: 0 }
+    }
+}
+
+impl Items {
+    /// Items of which the first ones, a multiple of [`CHUNK`], are released and forgotten.
+    pub(super) fn after(base: u64) -> Self {
+        if base == 0 { Self::default() } else { Self::Many(Box::new(Many::after(base))) }
+    }
+
+    /// Items before this one are released and forgotten.
+    pub(super) fn base(&self) -> u64 {
+        if let Self::Many(many) = self { many.base } else { 0 }
+    }
+
+    /// Number of items so far.
+    pub(super) fn len(&self) -> u64 {
+        match self {
+            Self::One { is_there, .. } => u64::from(*is_there),
+            Self::Many(many) => many.len,
+        }
+    }
+
+    pub(super) fn count(&self, state: State) -> u64 {
+        self.state_number(state as usize)
+    }
+
+    /// Number of items in the state of this number.
+    pub(super) fn state_number(&self, state: usize) -> u64 {
+        match self {
+            Self::One { is_there, byte, .. } => u64::from(*is_there && usize::from(byte & !UNWANTED) == state),
+            Self::Many(many) => many.counts.get(state).copied().unwrap_or(0),
+        }
+    }
+
+    pub(super) fn are_released(&self) -> bool {
+        self.count(State::Released) == self.len()
+    }
+
+    /// Number of chunks in memory.
+    #[cfg(test)]
+    pub(super) fn chunk_count(&self) -> usize {
+        if let Self::Many(many) = self { many.chunks.len() } else { 0 }
+    }
+
+    /// Appends items.
+    pub(super) fn push(&mut self, count: u64, state: State) {
+        match self {
+            Self::Many(many) => many.push(count, state),
+            Self::One { is_there, byte, .. } if !*is_there && count == 1 => (*is_there, *byte) = (true, state as u8),
+            Self::One { is_there, byte, missing } => {
+                let mut many = Many::default();
+                if *is_there {
+                    many.push(1, state_of(*byte));
+                    many.set_missing(0, *missing);
+                    if *byte & UNWANTED != 0 {
+                        many.unwant(0..1);
+                    }
+                }
+                many.push(count, state);
+                *self = Self::Many(Box::new(many));
+            }
+        }
+    }
+
+    /// The state of an item; `None` if it is not there yet.
+    pub(super) fn state(&self, item: u64) -> Option<State> {
+        (item < self.len()).then(|| self.segment(item, item + 1).state)
+    }
+
+    /// Whether the client wants the result of an item.
+    pub(super) fn is_wanted(&self, item: u64) -> bool {
+        item < self.len() && self.segment(item, item + 1).wanted
+    }
+
+    /// The longest run of items from `first` that are alike, end before `end`, and lie in one chunk. `first` must exist.
+    pub(super) fn segment(&self, first: u64, end: u64) -> Segment {
+        match self {
+            Self::One { byte, .. } if first == 0 => {
+                Segment { first, end: end.min(1), state: state_of(*byte), wanted: byte & UNWANTED == 0 }
+            }
+            Self::One { .. } => Segment { first, end, state: State::Released, wanted: false },
+            Self::Many(many) => many.segment(first, end),
+        }
+    }
+
+    /// All segments of the items of `range` that exist.
+    pub(super) fn segments(&self, range: Range<u64>) -> impl Iterator<Item = Segment> + '_ {
+        let mut at = range.start;
+        let end = range.end.min(self.len());
+        std::iter::from_fn(move || {
+            (at < end).then(|| {
+                let segment = self.segment(at, end);
+                at = segment.end;
+                segment
+            })
+        })
+    }
+
+    /// Moves items, all in state `from`, to another state.
+    pub(super) fn set(&mut self, range: Range<u64>, from: State, to: State) {
+        match self {
+            Self::Many(many) => many.set(range, from, to),
+            Self::One { byte, .. } if range == (0..1) => {
+                debug_assert_eq!(*byte & !UNWANTED, from as u8);
+                *byte = *byte & UNWANTED | to as u8;
+            }
+            Self::One { .. } => debug_assert!(range.is_empty(), "items {range:?} of one"),
+        }
+    }
+
+    /// Marks items as not wanted by the client any more.
+    pub(super) fn unwant(&mut self, range: Range<u64>) {
+        match self {
+            Self::Many(many) => many.unwant(range),
+            Self::One { is_there, byte, .. } => {
+                if *is_there && range.contains(&0) {
+                    *byte |= UNWANTED;
+                }
+            }
+        }
+    }
+
+    /// Number of values that an item misses. Kept for active items only.
+    pub(super) fn missing(&self, item: u64) -> u32 {
+        match self {
+            Self::Many(many) => many.missing(item),
+            Self::One { missing, .. } => {
+                if item == 0 {
+                    *missing
+                } else {
+                    0
+                }
+            }
+        }
+    }
+
+    pub(super) fn set_missing(&mut self, item: u64, missing: u32) {
+        match self {
+            Self::Many(many) => many.set_missing(item, missing),
+            Self::One { missing: place, .. } => {
+                if item == 0 {
+                    *place = missing;
+                }
+            }
+        }
+    }
+
+    /// How many of some are in one state.
+    pub(super) fn count_among(&self, range: Range<u64>, state: State) -> u64 {
+        if self.count(state) == 0 {
+            return 0;
+        }
+        self.segments(range).filter(|segment| segment.state == state).map(|segment| segment.count()).sum()
+    }
+
+    /// How many are in each state, of all or of some.
+    pub(super) fn state_counts(&self, range: Range<u64>) -> StateCounts {
+        if range.start == 0
+            && range.end >= self.len()
+            && let Self::Many(many) = self
+        {
+            return counts_of(&many.counts);
+        }
+        let mut counts = [0; STATES.len()];
+        for segment in self.segments(range) {
+            counts[segment.state as usize] += segment.count();
+        }
+        counts_of(&counts)
+    }
+}
+
+fn state_of(byte: u8) -> State {
+    STATES.get(usize::from(byte & !UNWANTED)).copied().unwrap_or(State::Released)
+}
+
+/// Items of which there may be many.
 #[derive(Debug, Default)]
-pub(super) struct Items {
+pub(super) struct Many {
     /// Items before this one are released and forgotten. A multiple of [`CHUNK`].
     base: u64,
     len: u64,
@@ -132,45 +324,14 @@ struct Chunk {
     live: u32,
 }
 
-impl Items {
-    /// Items of which the first ones, a multiple of [`CHUNK`], are released and forgotten.
-    pub(super) fn after(base: u64) -> Self {
+impl Many {
+    fn after(base: u64) -> Self {
         let mut items = Self { base, len: base, ..Self::default() };
         items.counts[State::Released as usize] = base;
         items
     }
 
-    /// Items before this one are released and forgotten.
-    pub(super) fn base(&self) -> u64 {
-        self.base
-    }
-
-    /// Number of items so far.
-    pub(super) fn len(&self) -> u64 {
-        self.len
-    }
-
-    pub(super) fn count(&self, state: State) -> u64 {
-        self.counts[state as usize]
-    }
-
-    /// Number of items in the state of this number.
-    pub(super) fn state_number(&self, state: usize) -> u64 {
-        self.counts.get(state).copied().unwrap_or(0)
-    }
-
-    pub(super) fn are_released(&self) -> bool {
-        self.count(State::Released) == self.len
-    }
-
-    /// Number of chunks in memory.
-    #[cfg(test)]
-    pub(super) fn chunk_count(&self) -> usize {
-        self.chunks.len()
-    }
-
-    /// Appends items.
-    pub(super) fn push(&mut self, count: u64, state: State) {
+    fn push(&mut self, count: u64, state: State) {
         self.counts[state as usize] += count;
         let mut left = count;
         while left > 0 {
@@ -195,18 +356,7 @@ impl Items {
         }
     }
 
-    /// The state of an item; `None` if it is not there yet.
-    pub(super) fn state(&self, item: u64) -> Option<State> {
-        (item < self.len).then(|| self.segment(item, item + 1).state)
-    }
-
-    /// Whether the client wants the result of an item.
-    pub(super) fn is_wanted(&self, item: u64) -> bool {
-        item < self.len && self.segment(item, item + 1).wanted
-    }
-
-    /// The longest run of items from `first` that are alike, end before `end`, and lie in one chunk. `first` must exist.
-    pub(super) fn segment(&self, first: u64, end: u64) -> Segment {
+    fn segment(&self, first: u64, end: u64) -> Segment {
         let end = end.min(self.len);
         let released = |end| Segment { first, end, state: State::Released, wanted: false };
         if first < self.base {
@@ -220,29 +370,10 @@ impl Items {
         };
         let Some(&byte) = rest.first() else { return released(end) };
         let alike = rest[..(end - first) as usize].iter().take_while(|&&other| other == byte).count();
-        Segment {
-            first,
-            end: first + alike as u64,
-            state: STATES.get(usize::from(byte & !UNWANTED)).copied().unwrap_or(State::Released),
-            wanted: byte & UNWANTED == 0,
-        }
+        Segment { first, end: first + alike as u64, state: state_of(byte), wanted: byte & UNWANTED == 0 }
     }
 
-    /// All segments of the items of `range` that exist.
-    pub(super) fn segments(&self, range: Range<u64>) -> impl Iterator<Item = Segment> + '_ {
-        let mut at = range.start;
-        let end = range.end.min(self.len);
-        std::iter::from_fn(move || {
-            (at < end).then(|| {
-                let segment = self.segment(at, end);
-                at = segment.end;
-                segment
-            })
-        })
-    }
-
-    /// Moves items, all in state `from`, to another state.
-    pub(super) fn set(&mut self, range: Range<u64>, from: State, to: State) {
+    fn set(&mut self, range: Range<u64>, from: State, to: State) {
         let count = range.end - range.start;
         self.counts[from as usize] -= count;
         self.counts[to as usize] += count;
@@ -264,8 +395,7 @@ impl Items {
         }
     }
 
-    /// Marks items as not wanted by the client any more.
-    pub(super) fn unwant(&mut self, range: Range<u64>) {
+    fn unwant(&mut self, range: Range<u64>) {
         let range = range.start.max(self.base)..range.end.min(self.len);
         self.each_chunk(range, |chunk, part| {
             if let Some(states) = chunk.states.get_mut(part) {
@@ -274,8 +404,7 @@ impl Items {
         });
     }
 
-    /// Number of values that an item misses. Kept for active items only.
-    pub(super) fn missing(&self, item: u64) -> u32 {
+    fn missing(&self, item: u64) -> u32 {
         if item < self.base {
             return 0;
         }
@@ -283,7 +412,7 @@ impl Items {
         chunk.and_then(|chunk| chunk.missing.get((item % CHUNK) as usize)).copied().unwrap_or(0)
     }
 
-    pub(super) fn set_missing(&mut self, item: u64, missing: u32) {
+    fn set_missing(&mut self, item: u64, missing: u32) {
         if item < self.base {
             return;
         }
@@ -298,26 +427,6 @@ impl Items {
         if let Some(place) = chunk.missing.get_mut(offset) {
             *place = missing;
         }
-    }
-
-    /// How many of some are in one state.
-    pub(super) fn count_among(&self, range: Range<u64>, state: State) -> u64 {
-        if self.count(state) == 0 {
-            return 0;
-        }
-        self.segments(range).filter(|segment| segment.state == state).map(|segment| segment.count()).sum()
-    }
-
-    /// How many are in each state, of all or of some.
-    pub(super) fn state_counts(&self, range: Range<u64>) -> StateCounts {
-        if range.start == 0 && range.end >= self.len {
-            return counts_of(&self.counts);
-        }
-        let mut counts = [0; STATES.len()];
-        for segment in self.segments(range) {
-            counts[segment.state as usize] += segment.count();
-        }
-        counts_of(&counts)
     }
 
     fn each_chunk(&mut self, range: Range<u64>, mut work: impl FnMut(&mut Chunk, Range<usize>)) {

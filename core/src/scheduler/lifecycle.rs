@@ -157,12 +157,10 @@ impl Scheduler {
     /// Tells workers to stop what they have of these items.
     pub(super) fn stop_runs(&mut self, id: EntryId, range: Range<u64>) {
         let Some(entry) = self.entries.get(&id) else { return };
-        let before = entry.runs.range(..=range.start).next_back();
-        let after = entry.runs.range(range.start + 1..range.end.max(range.start + 1));
-        let stops: Vec<_> = before
-            .into_iter()
-            .chain(after)
-            .filter_map(|(&first, &run_id)| {
+        let stops: Vec<_> = entry
+            .runs
+            .around(&range)
+            .filter_map(|(first, run_id)| {
                 let run = self.runs.get(&run_id)?;
                 let (start, end) = (range.start.max(first), range.end.min(run.first + u64::from(run.count)));
                 (start < end).then(|| {

@@ -60,6 +60,8 @@ pub struct Scheduler {
     pub(super) thin: BTreeSet<Key>,
     /// When to look again whether queued runs are to be taken back.
     pub(super) recall_check: Option<Duration>,
+    /// Not before this time, though.
+    pub(super) next_recall: Duration,
     /// Runs that were asked back.
     pub(super) recalled: BTreeSet<RunId>,
     /// When small credits are due.
@@ -116,6 +118,7 @@ impl Scheduler {
             rests: BTreeSet::new(),
             thin: BTreeSet::new(),
             recall_check: None,
+            next_recall: Duration::ZERO,
             recalled: BTreeSet::new(),
             credit_check: None,
             away: BTreeSet::new(),
@@ -205,7 +208,7 @@ impl Scheduler {
         self.end_upload(id);
         let entry = self.entries.remove(&id)?;
         self.shapes.leave(entry.shape, &queue_key(id, &entry));
-        for (&item, &until) in &entry.resting {
+        for (&item, &until) in entry.resting.iter() {
             self.rests.remove(&(until, id.key(item)));
         }
         if let Some(client) = self.clients.get_mut(&id.client) {

@@ -56,6 +56,7 @@ mod restore;
 mod results;
 mod shapes;
 mod sharing;
+mod sparse;
 mod status;
 mod tasks;
 #[cfg(test)]

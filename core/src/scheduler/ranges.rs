@@ -2,24 +2,55 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-/// Item numbers; costs memory per gap, not per item.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ranges {
+/// Item numbers; costs memory per gap, not per item, and none of the heap's without a gap.
+#[derive(Clone, Debug)]
+pub(super) enum Ranges {
+    /// One range; empty if it ends where it begins.
+    One(u64, u64),
     /// First to end; neither overlapping nor touching.
-    ends: BTreeMap<u64, u64>,
+    Many(Box<BTreeMap<u64, u64>>),
+}
+
+impl Default for Ranges {
+    fn default() -> Self {
+        Self::One(0, 0)
+    }
 }
 
 impl Ranges {
     pub(super) fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        match self {
+            Self::One(first, end) => first == end,
+            Self::Many(ends) => ends.is_empty(),
+        }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = Range<u64>> + '_ {
-        self.ends.iter().map(|(&first, &end)| first..end)
+        let (one, many) = match self {
+            Self::One(first, end) => (Some(*first..*end).filter(|range| !range.is_empty()), None),
+            Self::Many(ends) => (None, Some(ends)),
+        };
+        one.into_iter().chain(many.into_iter().flat_map(|ends| ends.iter().map(|(&first, &end)| first..end)))
     }
 
     pub(super) fn contains(&self, item: u64) -> bool {
-        self.ends.range(..=item).next_back().is_some_and(|(_, &end)| item < end)
+        self.end_around(item).is_some()
+    }
+
+    /// The end of the range that has an item.
+    fn end_around(&self, item: u64) -> Option<u64> {
+        match self {
+            Self::One(first, end) => (*first <= item && item < *end).then_some(*end),
+            Self::Many(ends) => ends.range(..=item).next_back().map(|(_, &end)| end).filter(|&end| item < end),
+        }
+    }
+
+    /// The first of the ranges that begin at an item or after it.
+    fn start_after(&self, item: u64) -> Option<u64> {
+        match self {
+            Self::One(first, end) => (first < end && *first >= item).then_some(*first),
+            Self::Many(ends) => ends.range(item..).next().map(|(&first, _)| first),
+        }
     }
 
     pub(super) fn insert(&mut self, range: Range<u64>) {
@@ -27,7 +58,19 @@ impl Ranges {
             return;
         }
         let (mut first, mut end) = (range.start, range.end);
-        if let Some((&before, before_end)) = self.ends.range_mut(..=first).next_back()
+        let ends = match self {
+            Self::One(one, one_end) if one == one_end => return *self = Self::One(first, end),
+            Self::One(one, one_end) if *one <= end && first <= *one_end => {
+                (*one, *one_end) = (first.min(*one), end.max(*one_end));
+                return;
+            }
+            Self::One(one, one_end) => {
+                *self = Self::Many(Box::new(BTreeMap::from([(*one, *one_end), (first, end)])));
+                return;
+            }
+            Self::Many(ends) => ends,
+        };
+        if let Some((&before, before_end)) = ends.range_mut(..=first).next_back()
             && *before_end >= first
         {
             if *before_end >= end {
@@ -35,29 +78,57 @@ impl Ranges {
             }
             first = before;
         }
-        while let Some((&next, &next_end)) = self.ends.range(first..=end).next() {
+        while let Some((&next, &next_end)) = ends.range(first..=end).next() {
             end = end.max(next_end);
-            self.ends.remove(&next);
+            ends.remove(&next);
         }
-        self.ends.insert(first, end);
+        ends.insert(first, end);
+        self.shrink();
     }
 
     pub(super) fn remove(&mut self, range: Range<u64>) {
         if range.is_empty() {
             return;
         }
-        while let Some((&first, &end)) = self.ends.range(..range.end).next_back() {
-            if end <= range.start {
+        let ends = match self {
+            Self::One(first, end) if *end <= range.start || range.end <= *first => return,
+            Self::One(first, end) if *first < range.start && range.end < *end => {
+                *self = Self::Many(Box::new(BTreeMap::from([(*first, range.start), (range.end, *end)])));
                 return;
             }
-            self.ends.remove(&first);
+            Self::One(first, end) => {
+                match (*first < range.start, range.end < *end) {
+                    (true, _) => *end = range.start,
+                    (false, true) => *first = range.end,
+                    (false, false) => *self = Self::default(),
+                }
+                return;
+            }
+            Self::Many(ends) => ends,
+        };
+        while let Some((&first, &end)) = ends.range(..range.end).next_back() {
+            if end <= range.start {
+                break;
+            }
+            ends.remove(&first);
             if range.end < end {
-                self.ends.insert(range.end, end);
+                ends.insert(range.end, end);
             }
             if first < range.start {
-                self.ends.insert(first, range.start);
-                return;
+                ends.insert(first, range.start);
+                break;
             }
+        }
+        self.shrink();
+    }
+
+    /// Gives the heap's memory back once there is no gap any more.
+    fn shrink(&mut self) {
+        if let Self::Many(ends) = self
+            && ends.len() < 2
+        {
+            let (first, end) = ends.first_key_value().map_or((0, 0), |(&first, &end)| (first, end));
+            *self = Self::One(first, end);
         }
     }
 
@@ -70,15 +141,15 @@ impl Ranges {
             }
             let mut at = range.start;
             while at < range.end {
-                match other.ends.range(..=at).next_back() {
-                    Some((_, &end)) if at < end => {
+                match other.end_around(at) {
+                    Some(end) => {
                         if inside {
                             return Some((at..end.min(range.end), true));
                         }
                         at = end;
                     }
-                    _ => {
-                        let end = other.ends.range(at..).next().map_or(range.end, |(&first, _)| first.min(range.end));
+                    None => {
+                        let end = other.start_after(at).map_or(range.end, |first| first.min(range.end));
                         return Some((at..end, false));
                     }
                 }
@@ -91,6 +162,12 @@ impl Ranges {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl PartialEq for Ranges {
+        fn eq(&self, other: &Self) -> bool {
+            self.iter().eq(other.iter())
+        }
+    }
 
     fn set(ranges: &[Range<u64>]) -> Ranges {
         let mut set = Ranges::default();

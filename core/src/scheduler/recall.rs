@@ -8,6 +8,9 @@ use crate::{
 
 /// Crowded workers that are looked at.
 const LOOKED_AT: usize = 16;
+/// Time between two looks: this part of a batch's. While many short runs come and go, somebody is always idle for a moment and somebody
+/// crowded, and a look at every event would cost more than the event.
+const PAUSE_PART: u32 = 4;
 
 impl Scheduler {
     /// If nothing is ready that could run and slots are idle, asks for the youngest runs of crowded workers which those slots could
@@ -17,6 +20,11 @@ impl Scheduler {
         if !self.shapes.is_idle() || self.fleet.spare.is_empty() || self.fleet.crowded.is_empty() {
             return;
         }
+        if self.now < self.next_recall {
+            self.recall_check = Some(self.next_recall);
+            return;
+        }
+        self.next_recall = self.now.saturating_add(self.config.batch_time / PAUSE_PART);
         let mut spare = self.spare_slots();
         let batch_nanos = nanos(self.config.batch_time);
         let crowded: Vec<_> = self.fleet.crowded.iter().rev().take(LOOKED_AT).copied().collect();

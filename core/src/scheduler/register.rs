@@ -162,10 +162,8 @@ impl Scheduler {
     /// is, decides what becomes of them.
     fn leave_to_runs(&mut self, id: EntryId, range: Range<u64>) {
         let Some(entry) = self.entries.get(&id).filter(|entry| !entry.runs.is_empty()) else { return };
-        let before = entry.runs.range(..=range.start).next_back();
-        let after = entry.runs.range(range.start + 1..range.end.max(range.start + 1));
-        let runs = before.into_iter().chain(after).filter_map(|(&first, run)| {
-            let run = self.runs.get(run)?;
+        let runs = entry.runs.around(&range).filter_map(|(first, run)| {
+            let run = self.runs.get(&run)?;
             Some(range.start.max(first)..range.end.min(run.first + u64::from(run.count)))
         });
         let again: Vec<_> = runs

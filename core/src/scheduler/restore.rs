@@ -129,7 +129,7 @@ impl Scheduler {
         for &item in entry.stored.keys() {
             self.absences.await_of_anyone(id.key(item), self.config.workers_return);
         }
-        for (&item, oddity) in &entry.oddities {
+        for (&item, oddity) in entry.oddities.iter() {
             for death in &oddity.deaths {
                 self.absences.accused.entry(death.process).or_default().push(id.key(item));
             }

@@ -62,7 +62,7 @@ impl Scheduler {
                 worker.load_nanos = worker.load_nanos - before + after;
             }
             if let Some(entry) = self.entries.get_mut(&entry_id) {
-                entry.runs.remove(&first);
+                entry.runs.remove(first);
                 entry.runs.insert(first + u64::from(count), id);
             }
             self.rank(worker);

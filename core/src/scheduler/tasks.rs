@@ -112,7 +112,7 @@ impl Scheduler {
 
     fn entry_status(&self, now: Duration, id: EntryId, entry: &Entry) -> EntryStatus {
         let mut workers = BTreeSet::new();
-        for run in entry.runs.values().filter_map(|run| self.runs.get(run)) {
+        for run in entry.runs.iter().filter_map(|(_, run)| self.runs.get(&run)) {
             workers.insert(run.worker);
             if workers.len() == ENTRY_WORKERS {
                 break;

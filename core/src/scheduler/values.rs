@@ -6,9 +6,12 @@ use bytes::Bytes;
 
 use crate::codec::Run;
 
-/// Values of an entry's items. A run is kept until the last of its items is gone.
+/// Values of an entry's items. A run is kept until the last of its items is gone. Without any it is but a pointer: most entries wait.
 #[derive(Debug, Default)]
-pub(super) struct Values {
+pub(super) struct Values(Option<Box<Blocks>>);
+
+#[derive(Debug, Default)]
+struct Blocks {
     /// The first block to come, so that a call costs no tree.
     one: Option<(u64, Block)>,
     more: BTreeMap<u64, Block>,
@@ -30,10 +33,11 @@ impl Values {
     /// Keeps the values of consecutive items, of which only so many are there.
     pub(super) fn restore(&mut self, first: u64, run: Run, live: u32) {
         let block = Block { live, run };
-        if self.one.is_none() {
-            self.one = Some((first, block));
+        let blocks = self.0.get_or_insert_default();
+        if blocks.one.is_none() {
+            blocks.one = Some((first, block));
         } else {
-            self.more.insert(first, block);
+            blocks.more.insert(first, block);
         }
     }
 
@@ -45,20 +49,24 @@ impl Values {
                 return;
             };
             let count = (end.min(range.end) - at) as u32;
-            if let Some((_, block)) = self.one.as_mut().filter(|(one, _)| *one == first) {
+            let Some(blocks) = self.0.as_deref_mut() else { return };
+            if let Some((_, block)) = blocks.one.as_mut().filter(|(one, _)| *one == first) {
                 block.live -= count;
                 if block.live == 0 {
                     gone(first);
-                    self.one = None;
+                    blocks.one = None;
                 }
-            } else if let Some(block) = self.more.get_mut(&first) {
+            } else if let Some(block) = blocks.more.get_mut(&first) {
                 block.live -= count;
                 if block.live == 0 {
                     gone(first);
-                    self.more.remove(&first);
+                    blocks.more.remove(&first);
                 }
             }
             at = end;
+        }
+        if self.0.as_ref().is_some_and(|blocks| blocks.one.is_none() && blocks.more.is_empty()) {
+            self.0 = None;
         }
     }
 
@@ -84,13 +92,16 @@ impl Values {
 
     /// Number of values, also of items that are gone but share a run with others.
     pub(super) fn live(&self) -> u64 {
-        self.one.iter().map(|(_, block)| block).chain(self.more.values()).map(|block| u64::from(block.live)).sum()
+        let blocks = self.0.iter().flat_map(|blocks| blocks.one.iter().map(|(_, block)| block).chain(blocks.more.values()));
+        blocks.map(|block| u64::from(block.live)).sum()
     }
 
     fn block_at(&self, item: u64) -> Option<(u64, &Block)> {
         let covers = |first: u64, block: &Block| item >= first && item - first < u64::from(block.run.count());
-        self.one.as_ref().map(|(first, block)| (*first, block)).filter(|(first, block)| covers(*first, block)).or_else(|| {
-            self.more
+        let blocks = self.0.as_deref()?;
+        blocks.one.as_ref().map(|(first, block)| (*first, block)).filter(|(first, block)| covers(*first, block)).or_else(|| {
+            blocks
+                .more
                 .range(..=item)
                 .next_back()
                 .map(|(first, block)| (*first, block))

@@ -1,7 +1,9 @@
 //! Between client and scheduler.
 
+use std::{ops::Deref, sync::Arc};
+
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::blob::Place;
 use crate::{
@@ -21,6 +23,43 @@ pub struct CallSpec {
     pub options: Options,
 }
 
+/// A [`CallSpec`] that many calls have in common: a clone shares it. On the wire it is the spec.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedSpec(Arc<CallSpec>);
+
+impl From<CallSpec> for SharedSpec {
+    fn from(spec: CallSpec) -> Self {
+        Self(Arc::new(spec))
+    }
+}
+
+impl SharedSpec {
+    /// The spec, for changing it: of this one alone, others that share it keep what they have.
+    pub fn make_mut(&mut self) -> &mut CallSpec {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
+impl Deref for SharedSpec {
+    type Target = CallSpec;
+
+    fn deref(&self) -> &CallSpec {
+        &self.0
+    }
+}
+
+impl Serialize for SharedSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for SharedSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        CallSpec::deserialize(deserializer).map(Self::from)
+    }
+}
+
 /// A client's message. A client's messages are numbered from 1, over all its connections, without a number in any of them:
 /// [`ToClient::Applied`] and [`super::Welcome::Client`] say how many were taken in. `seq` numbers the client's entries and must ascend from one [`Call`](FromClient::Call),
 /// [`Map`](FromClient::Map) or [`Data`](FromClient::Data) to the next. Holes may name only keys of other entries that this client has
@@ -32,7 +71,7 @@ pub enum FromClient {
         /// Its number.
         seq: u64,
         /// What to call.
-        spec: CallSpec,
+        spec: SharedSpec,
         /// One item's arguments.
         args: Args,
     },
@@ -41,7 +80,7 @@ pub enum FromClient {
         /// Its number.
         seq: u64,
         /// What to call.
-        spec: CallSpec,
+        spec: SharedSpec,
     },
     /// The next items of an open map.
     Items {

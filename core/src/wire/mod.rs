@@ -15,7 +15,7 @@ pub mod operator;
 mod validate;
 mod worker;
 
-pub use client::{CallSpec, FromClient, StateCounts, ToClient, Waiting};
+pub use client::{CallSpec, FromClient, SharedSpec, StateCounts, ToClient, Waiting};
 pub use frame::{FrameError, Frames, MAX_FRAME, decode_all};
 pub use hello::{Hello, HelloError, JoinReply, JoinRequest, PROTOCOL, Proof, Role, Session, Welcome, WorkerHello};
 pub use inputs::{Filled, Inputs, Wanted};

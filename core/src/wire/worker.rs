@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CallSpec, blob::Place};
+use super::{SharedSpec, blob::Place};
 use crate::{
     TaskError,
     codec::{Args, Run, Span},
@@ -17,7 +17,7 @@ pub struct Assignment {
     /// Names this try.
     pub run: RunId,
     /// What to call.
-    pub spec: CallSpec,
+    pub spec: SharedSpec,
     /// The module that has the task.
     pub module: Hash,
     /// The entry.

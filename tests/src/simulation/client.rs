@@ -9,7 +9,7 @@ use quicsand::{
     bookkeeping::{Bookkeeping, Known, Touched},
     codec::{Args, Span},
     ids::{ClientId, EntryId, Hash, Identity, Key},
-    wire::{CallSpec, FromClient, ToClient, Validate},
+    wire::{FromClient, SharedSpec, ToClient, Validate},
 };
 
 use super::{
@@ -44,7 +44,7 @@ pub(super) struct Window {
 /// Something to be sent once there is credit for it.
 #[derive(Debug)]
 pub(super) enum Job {
-    Call { spec: CallSpec, args: Args, item: Item },
+    Call { spec: SharedSpec, args: Args, item: Item },
     Items { seq: u64, args: Args, items: Vec<Item> },
     Close { seq: u64 },
 }

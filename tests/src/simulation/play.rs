@@ -4,7 +4,7 @@ use quicsand::{
     Options, Requirements,
     codec::{Args, Hole, RunBuilder, Source, Span},
     ids::{EntryId, Hash, TaskId},
-    wire::{CallSpec, FromClient},
+    wire::{CallSpec, FromClient, SharedSpec},
 };
 
 use super::{
@@ -65,7 +65,7 @@ impl World {
         }
     }
 
-    fn spec(&mut self, retries: u32) -> CallSpec {
+    fn spec(&mut self, retries: u32) -> SharedSpec {
         let mut options = Options { retries, priority: self.rng.below(3) as i32 - 1, ..Options::DEFAULT };
         if self.rng.chance(200) {
             let mut requires = Requirements::NONE;
@@ -78,7 +78,7 @@ impl World {
             options.requires = requires;
         }
         let name = format!("task {}", self.rng.below(4));
-        CallSpec { task: TaskId::of(&name), name, options }
+        CallSpec { task: TaskId::of(&name), name, options }.into()
     }
 
     fn nature(&mut self, module: Hash) -> Nature {

@@ -9,8 +9,8 @@ use quicsand::{
     ids::{ClientId, EntryId, Hash, Identity, RunId, TaskId, WorkerId},
     scheduler::{Action, Config, Event, Passport, Record, Scheduler},
     wire::{
-        CallSpec, FromClient, FromWorker, Hello, JoinRequest, Load, Outcome, PROTOCOL, Proof, Role, Session, Stored, ToClient,
-        ToWorker, WorkerHello,
+        CallSpec, FromClient, FromWorker, Hello, JoinRequest, Load, Outcome, PROTOCOL, Proof, Role, Session, SharedSpec, Stored,
+        ToClient, ToWorker, WorkerHello,
     },
 };
 use serde::Serialize;
@@ -35,8 +35,8 @@ fn entry(seq: u64) -> EntryId {
     EntryId { client: CLIENT, seq }
 }
 
-fn spec() -> CallSpec {
-    CallSpec { task: TaskId(7), name: "inc".into(), options: Options::DEFAULT }
+fn spec() -> SharedSpec {
+    CallSpec { task: TaskId(7), name: "inc".into(), options: Options::DEFAULT }.into()
 }
 
 fn run(items: &[&[u8]]) -> Run {

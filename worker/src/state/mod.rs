@@ -36,7 +36,7 @@ use quicsand::{
     codec::Args,
     fault::{self, Fault},
     ids::{EntryId, Hash, Key, RunId},
-    wire::{CallSpec, FromWorker, Inputs, Load, ToWorker, blob::Place},
+    wire::{FromWorker, Inputs, Load, SharedSpec, ToWorker, blob::Place},
 };
 
 pub use results::Ended;
@@ -111,7 +111,7 @@ pub enum Action {
 #[derive(Clone, Debug)]
 pub struct Work {
     pub run: RunId,
-    pub spec: CallSpec,
+    pub spec: SharedSpec,
     pub module: Hash,
     pub entry: EntryId,
     pub first: u64,

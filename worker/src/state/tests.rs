@@ -63,7 +63,7 @@ pub(super) fn key(seq: u64, index: u64) -> Key {
 pub(super) fn assignment(run: u64, key: Key, count: u32, inputs: Vec<Input>) -> Assignment {
     let hole = |(field, input): (usize, &Input)| Hole { first: 0, count, field: field as u32, source: Source::Same(input.key) };
     let args = Args { run: values(count, 1), holes: inputs.iter().enumerate().map(hole).collect() };
-    let spec = CallSpec { task: TaskId(1), name: "t".into(), options: Options::DEFAULT };
+    let spec = CallSpec { task: TaskId(1), name: "t".into(), options: Options::DEFAULT }.into();
     Assignment { run: RunId(run), spec, module: MODULE, entry: key.entry, first: key.index, args, inputs }
 }
 

@@ -328,7 +328,9 @@ impl Backend for Local {
         for mut message in messages {
             if let FromClient::Call { spec, .. } | FromClient::Map { spec, .. } = &mut message {
                 // Programs are debugged on machines that have neither the labels nor the resources.
-                spec.options.requires = Requirements::NONE;
+                if !spec.options.requires.is_empty() {
+                    spec.make_mut().options.requires = Requirements::NONE;
+                }
             }
             self.event(&mut core, Event::FromClient(CLIENT, message));
         }

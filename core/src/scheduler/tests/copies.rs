@@ -195,7 +195,7 @@ fn a_call_that_rests_needs_its_inputs_when_it_wakes() {
     lab.join(1, 1);
     stored(&mut lab, 1, 1);
     let mut spec = spec("f");
-    spec.options.retries = 1;
+    spec.make_mut().options.retries = 1;
     lab.client(FromClient::Call { seq: 2, spec, args: super::lab::args(1, vec![same(1, 0)]) });
     let (_, assignment) = lab.assignment();
     lab.fail(1, assignment.run);

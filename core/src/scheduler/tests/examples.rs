@@ -216,7 +216,7 @@ fn higher_priority_goes_first_then_arrival() {
     let mut lab = Lab::with(Config { pipeline: 1, ..Config::default() });
     for (seq, priority) in [(1, 0), (2, 5), (3, -1), (4, 5)] {
         let mut spec = spec("f");
-        spec.options.priority = priority;
+        spec.make_mut().options.priority = priority;
         lab.client(FromClient::Call { seq, spec, args: args(1, Vec::new()) });
     }
     lab.join(1, 1);

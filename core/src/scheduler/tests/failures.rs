@@ -44,7 +44,7 @@ fn failures_are_retried_as_often_as_asked() {
     let mut lab = Lab::new();
     lab.join(1, 1);
     let mut spec = spec("f");
-    spec.options.retries = 2;
+    spec.make_mut().options.retries = 2;
     lab.client(FromClient::Call { seq: 1, spec, args: args(1, Vec::new()) });
     for pause_ms in [50, 100] {
         let (_, assignment) = lab.assignment();

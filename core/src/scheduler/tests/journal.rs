@@ -205,7 +205,7 @@ fn assert_alike(old: &Scheduler, new: &Scheduler) {
             (entry.kind.clone(), entry.arrival, entry.open, entry.is_abandoned, entry.is_cancelled, entry.items.len())
         };
         assert_eq!(facts(old_entry), facts(new_entry));
-        assert_eq!(old_entry.errors, new_entry.errors);
+        assert_eq!(*old_entry.errors, *new_entry.errors);
         assert_eq!(
             old_entry.args.iter().map(|chunk| chunk.bytes).sum::<u64>(),
             new_entry.args.iter().map(|chunk| chunk.bytes).sum()

@@ -9,7 +9,9 @@ use crate::{
     codec::{Args, Hole, Lens, Run, Source, Span},
     ids::{ClientId, EntryId, Hash, Identity, Key, RunId, TaskId, WorkerId},
     scheduler::{Action, Config, Departure, Event, Scheduler},
-    wire::{Assignment, CallSpec, FromClient, FromWorker, ItemError, Outcome, Stored, ToClient, ToWorker, WorkerHello},
+    wire::{
+        Assignment, CallSpec, FromClient, FromWorker, ItemError, Outcome, SharedSpec, Stored, ToClient, ToWorker, WorkerHello,
+    },
 };
 
 pub(super) const CLIENT: ClientId = ClientId(1);
@@ -253,15 +255,17 @@ pub(super) fn span(seq: u64, first: u64, count: u64) -> Span {
     Span { entry: entry(seq), first, count }
 }
 
-pub(super) fn spec(name: &str) -> CallSpec {
-    CallSpec { task: TaskId::of(name), name: name.into(), options: Options::DEFAULT }
+pub(super) fn spec(name: &str) -> SharedSpec {
+    CallSpec { task: TaskId::of(name), name: name.into(), options: Options::DEFAULT }.into()
+}
+
+pub(super) fn spec_with(options: Options) -> SharedSpec {
+    CallSpec { task: TaskId::of("f"), name: "f".into(), options }.into()
 }
 
 /// A call that asks for this.
-pub(super) fn spec_for(requires: &str) -> CallSpec {
-    let mut spec = spec("f");
-    spec.options.requires = requirements(requires);
-    spec
+pub(super) fn spec_for(requires: &str) -> SharedSpec {
+    spec_with(Options { requires: requirements(requires), ..Options::DEFAULT })
 }
 
 /// `zone=a gpu=1`

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::{
     journal::Kept,
-    lab::{identity, requirements, spec_for},
+    lab::{identity, requirements, spec_with},
     model::{FakeWorker, Fate, Graph, Item, Nature, inputs_of, source_of},
 };
 use crate::{
@@ -370,14 +370,10 @@ impl Play {
     }
 
     /// Most calls ask for nothing.
-    fn spec(asks: u32, priority: i32) -> crate::wire::CallSpec {
-        let mut spec = spec_for(ASKED.get(asks as usize % (2 * ASKED.len())).unwrap_or(&""));
-        spec.options.retries = RETRIES;
-        if asks.is_multiple_of(5) {
-            spec.options.memory = 3 << 30;
-        }
-        spec.options.priority = priority;
-        spec
+    fn spec(asks: u32, priority: i32) -> crate::wire::SharedSpec {
+        let requires = requirements(ASKED.get(asks as usize % (2 * ASKED.len())).unwrap_or(&""));
+        let memory = if asks.is_multiple_of(5) { 3 << 30 } else { crate::Options::DEFAULT.memory };
+        spec_with(crate::Options { requires, memory, retries: RETRIES, priority, ..crate::Options::DEFAULT })
     }
 
     fn submit(&mut self, client: ClientId, a: u32, b: u32) {

@@ -192,7 +192,7 @@ fn a_large_wish_for_memory_looks_for_a_large_worker_but_never_waits_for_one() {
     let mut lab = Lab::new();
     lab.join_with(1, 1, "");
     let mut wish = spec("f");
-    wish.options.memory = 4 << 30;
+    wish.make_mut().options.memory = 4 << 30;
     let call = |seq| FromClient::Call { seq, spec: wish.clone(), args: args(1, Vec::new()) };
     lab.client(call(1));
     assert_eq!(placed(&mut lab), [(1, 1)], "the smaller of wish and cap holds");

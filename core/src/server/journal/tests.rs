@@ -18,7 +18,7 @@ use crate::{
     ids::{ClientId, EntryId, Hash},
     net::files::Scratch,
     scheduler::{Action, Config, Event, RestoreError, Row, Scheduler},
-    wire::{CallSpec, FromClient, FromWorker, Outcome, ToWorker, WorkerHello},
+    wire::{CallSpec, FromClient, FromWorker, Outcome, SharedSpec, ToWorker, WorkerHello},
 };
 
 const CLUSTER: [u8; 32] = [7; 32];
@@ -321,8 +321,8 @@ fn joined(config: Config, with_worker: bool) -> Scheduler {
     scheduler
 }
 
-fn spec() -> CallSpec {
-    CallSpec { task: crate::ids::TaskId::of("f"), name: "measured::f".into(), options: crate::Options::DEFAULT }
+fn spec() -> SharedSpec {
+    CallSpec { task: crate::ids::TaskId::of("f"), name: "measured::f".into(), options: crate::Options::DEFAULT }.into()
 }
 
 fn args(count: u32) -> Args {

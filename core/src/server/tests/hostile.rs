@@ -59,7 +59,7 @@ fn a_malformed_frame() {
 
 #[test]
 fn contradictory_messages() {
-    let spec = CallSpec { task: crate::ids::TaskId(1), name: String::new(), options: crate::Options::DEFAULT };
+    let spec = CallSpec { task: crate::ids::TaskId(1), name: String::new(), options: crate::Options::DEFAULT }.into();
     let mut two = RunBuilder::default();
     two.push(b"a").expect("short");
     two.push(b"b").expect("short");

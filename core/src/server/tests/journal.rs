@@ -19,7 +19,7 @@ fn start(directory: &Path) -> Result<SchedulerServer, ConnectError> {
 }
 
 fn call(seq: u64) -> FromClient {
-    let spec = CallSpec { task: TaskId::of("f"), name: "f".into(), options: Options::DEFAULT };
+    let spec = CallSpec { task: TaskId::of("f"), name: "f".into(), options: Options::DEFAULT }.into();
     let run = Run::single(Bytes::from_static(b"x")).expect("short");
     FromClient::Call { seq, spec, args: Args { run, holes: Vec::new() } }
 }

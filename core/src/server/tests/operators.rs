@@ -123,7 +123,7 @@ fn an_operator_cancels_a_call() {
     let server = real();
     let client = TestClient::connect(&server);
     let mut operator = operator(&server);
-    let spec = || CallSpec { task: TaskId(1), name: "nap".to_owned(), options: crate::Options::DEFAULT };
+    let spec = || CallSpec { task: TaskId(1), name: "nap".to_owned(), options: crate::Options::DEFAULT }.into();
     client.send(FromClient::Map { seq: 1, spec: spec() });
     let mut run = RunBuilder::default();
     (0..3).for_each(|_| run.push(b"x").expect("short"));

@@ -14,7 +14,7 @@ use quicsand::{
     codec::{Args, Hole, Run, RunBuilder, Source, Span},
     ids::{ClientId, EntryId, Hash, Identity, TaskId, WorkerId},
     scheduler::{Action, Config, Event, Passport, Scheduler},
-    wire::{CallSpec, FromClient, FromWorker, Outcome, ToWorker, WorkerHello},
+    wire::{CallSpec, FromClient, FromWorker, Outcome, SharedSpec, ToWorker, WorkerHello},
 };
 
 const CLIENT: ClientId = ClientId(1);
@@ -205,8 +205,8 @@ impl Track {
     }
 }
 
-fn spec() -> CallSpec {
-    CallSpec { task: TaskId::of("f"), name: "f".into(), options: Options::DEFAULT }
+fn spec() -> SharedSpec {
+    CallSpec { task: TaskId::of("f"), name: "f".into(), options: Options::DEFAULT }.into()
 }
 
 fn identity(number: u64) -> Identity {

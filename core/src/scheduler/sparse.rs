@@ -1,0 +1,161 @@
+//! Tables by item that most entries have nothing in, or one thing: they cost next to no memory then. Must not know: what is in them.
+
+use std::{
+    collections::BTreeMap,
+    ops::{Deref, DerefMut, Range},
+};
+
+/// A tree that is but a pointer while it is empty. What only reads it sees a tree.
+#[derive(Debug)]
+pub(super) struct Sparse<V>(Option<Box<BTreeMap<u64, V>>>);
+
+impl<V> Default for Sparse<V> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<V> Sparse<V> {
+    pub(super) fn get_mut(&mut self, item: &u64) -> Option<&mut V> {
+        self.0.as_mut()?.get_mut(item)
+    }
+
+    pub(super) fn remove(&mut self, item: &u64) -> Option<V> {
+        let tree = self.0.as_mut()?;
+        let removed = tree.remove(item);
+        if tree.is_empty() {
+            self.0 = None;
+        }
+        removed
+    }
+}
+
+impl<V> Deref for Sparse<V> {
+    type Target = BTreeMap<u64, V>;
+
+    fn deref(&self) -> &Self::Target {
+        match &self.0 {
+            Some(tree) => tree,
+            None => const { &BTreeMap::new() },
+        }
+    }
+}
+
+/// For what adds to it.
+impl<V> DerefMut for Sparse<V> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        self.0.get_or_insert_default()
+    }
+}
+
+/// Things by item, of which there is mostly one.
+#[derive(Debug)]
+pub(super) enum Few<V> {
+    None,
+    One(u64, V),
+    /// At least two.
+    Many(Box<BTreeMap<u64, V>>),
+}
+
+impl<V> Default for Few<V> {
+    fn default() -> Self {
+        Self::None
+    }
+}
+
+impl<V: Copy> Few<V> {
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    pub(super) fn insert(&mut self, item: u64, value: V) {
+        match self {
+            Self::None => *self = Self::One(item, value),
+            Self::One(one, there) if *one == item => *there = value,
+            Self::One(one, there) => *self = Self::Many(Box::new(BTreeMap::from([(*one, *there), (item, value)]))),
+            Self::Many(tree) => {
+                tree.insert(item, value);
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, item: u64) {
+        match self {
+            Self::One(one, _) if *one == item => *self = Self::None,
+            Self::None | Self::One(..) => {}
+            Self::Many(tree) => {
+                tree.remove(&item);
+                if let Some((&one, &value)) = tree.first_key_value().filter(|_| tree.len() == 1) {
+                    *self = Self::One(one, value);
+                }
+            }
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, V)> + '_ {
+        self.range(0..u64::MAX)
+    }
+
+    /// The last one at an item or before it.
+    pub(super) fn before(&self, item: u64) -> Option<(u64, V)> {
+        match self {
+            Self::One(one, value) if *one <= item => Some((*one, *value)),
+            Self::None | Self::One(..) => None,
+            Self::Many(tree) => tree.range(..=item).next_back().map(|(&at, &value)| (at, value)),
+        }
+    }
+
+    /// Those of consecutive items that begin before `items` but may reach into them, and those that begin there.
+    pub(super) fn around(&self, items: &Range<u64>) -> impl Iterator<Item = (u64, V)> + '_ {
+        let after = items.start + 1..items.end.max(items.start + 1);
+        self.before(items.start).into_iter().chain(self.range(after))
+    }
+
+    fn range(&self, items: Range<u64>) -> impl Iterator<Item = (u64, V)> + '_ {
+        let (one, many) = match self {
+            Self::None => (None, None),
+            Self::One(one, value) => (Some((*one, *value)).filter(|(one, _)| items.contains(one)), None),
+            Self::Many(tree) => (None, Some(tree.range(items))),
+        };
+        one.into_iter().chain(many.into_iter().flatten().map(|(&at, &value)| (at, value)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn few_are_as_many(steps in proptest::collection::vec((0_u64..6, 0_u8..4), 0..40)) {
+            let (mut few, mut model) = (Few::default(), BTreeMap::new());
+            for (item, what) in steps {
+                if what == 0 {
+                    few.remove(item);
+                    model.remove(&item);
+                } else {
+                    few.insert(item, what);
+                    model.insert(item, what);
+                }
+                assert!(few.iter().eq(model.iter().map(|(&at, &value)| (at, value))));
+                assert_eq!(few.is_empty(), model.is_empty());
+                assert_eq!(matches!(few, Few::Many(_)), model.len() > 1);
+                for item in 0..7 {
+                    assert_eq!(few.before(item), model.range(..=item).next_back().map(|(&at, &value)| (at, value)));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_table_is_a_pointer() {
+        let mut sparse = Sparse::default();
+        assert_eq!(sparse.len(), 0);
+        sparse.insert(3, 'c');
+        assert_eq!(sparse.get(&3), Some(&'c'));
+        assert_eq!(sparse.remove(&3), Some('c'));
+        assert!(sparse.0.is_none());
+        assert_eq!(sparse.remove(&3), None);
+        assert_eq!(size_of_val(&sparse), size_of::<usize>());
+    }
+}
