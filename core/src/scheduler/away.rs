@@ -45,7 +45,7 @@ impl Scheduler {
         let ids: Vec<_> = self.entries.range(all).map(|(&id, _)| id).collect();
         ids.into_iter().filter(|_| !fault::is(Fault::ReturnUnreported)).for_each(|id| self.report_again(id));
         let links = self.clients.get(&id).map_or_else(Vec::new, |client| client.links.clone().into_iter().collect());
-        for (seq, Link { entry, items }) in links {
+        for (seq, Link { entry, items, .. }) in links {
             let start = items.start;
             self.report(entry, items, EntryId { client: id, seq }, start);
         }

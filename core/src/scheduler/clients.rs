@@ -130,6 +130,7 @@ impl Scheduler {
             self.away.remove(&(until, id));
         }
         let links: Vec<u64> = client.links.keys().copied().collect();
+        self.free_strays(id, u64::MAX);
         links.into_iter().for_each(|seq| self.let_go(id, seq));
         let all = EntryId { client: id, seq: 0 }..=EntryId { client: id, seq: u64::MAX };
         let ids: Vec<_> = self.entries.range(all.clone()).map(|(&id, _)| id).collect();
@@ -255,7 +256,7 @@ impl Scheduler {
             FromClient::Cancel { span } => self.cancel(client, span),
             FromClient::Unreachable { seq, index } => {
                 self.known(client, seq)?;
-                self.unreachable(self.origin(entry_id(seq).key(index)));
+                self.unreachable(entry_id(seq).key(index));
                 Ok(())
             }
             FromClient::Count { query, spans } => {
@@ -341,6 +342,7 @@ impl Scheduler {
             }
             client.last_seq = Some(seq);
         }
+        self.free_strays(client, seq);
         Ok(())
     }
 

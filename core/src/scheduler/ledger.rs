@@ -40,6 +40,8 @@ pub(super) struct Ledger {
     durable: u64,
     /// What is to be said once so many records are durable.
     later: VecDeque<(u64, Later)>,
+    /// Values that workers brought back, of entries that a restart forgot and whose clients have yet to say them again.
+    strays: BTreeSet<(Key, WorkerId)>,
 }
 
 /// What is said when it is durable why.
@@ -172,6 +174,28 @@ impl Scheduler {
         }
     }
 
+    /// A worker is to forget a value that was not expected of it. If it belongs to an entry that the value's client will say again, as it
+    /// does with all that was not recorded before a restart, then only after that: the client may have it uploaded to that very worker, by a
+    /// path on which a word that was said before can be overtaken.
+    pub(super) fn free_stray(&mut self, worker: WorkerId, key: Key) {
+        let client = self.clients.get(&key.entry.client).filter(|client| client.is_restored && !client.has_left);
+        match client.is_some_and(|client| client.last_seq < Some(key.entry.seq)) {
+            true => drop(self.ledger.strays.insert((key, worker))),
+            false => self.free_unneeded(worker, key),
+        }
+    }
+
+    /// A client has said all of its entries up to number `seq`, or is gone.
+    pub(super) fn free_strays(&mut self, client: ClientId, seq: u64) {
+        let last = EntryId { client, seq }.key(u64::MAX);
+        while let Some(&(key, worker)) = self.ledger.strays.range((EntryId { client, seq: 0 }.key(0), WorkerId(0))..).next()
+            && key <= last
+        {
+            self.ledger.strays.remove(&(key, worker));
+            self.free_unneeded(worker, key);
+        }
+    }
+
     /// A client need not keep its data any more: once the event in hand is recorded.
     pub(super) fn say_taken(&mut self, id: EntryId) {
         match self.ledger.is_on {
@@ -247,12 +271,14 @@ impl Scheduler {
             };
             let entry = self.entries.get(&key.entry);
             let holds = entry.and_then(|entry| entry.stored.get(&key.index)).is_some_and(|value| value.workers.contains(&worker));
-            // It is being computed again, maybe by that very worker: what is to become of its copy is decided afterwards.
-            let is_active = entry.and_then(|entry| entry.items.state(key.index)).is_some_and(State::is_active);
-            match (is_active, holds) {
-                (true, _) => again.push(Later::Free(worker, key)),
-                (false, true) => {}
-                (false, false) => self.free_on(worker, key),
+            // It is being computed or uploaded again, maybe by or to that very worker, or that worker may be getting a copy of it now: what
+            // is to become of the one that it has is decided afterwards.
+            let is_pending = entry.and_then(|entry| entry.items.state(key.index)).is_some_and(State::is_pending);
+            let is_stored = entry.is_some_and(|entry| entry.stored.contains_key(&key.index));
+            match holds {
+                true => {}
+                false if is_pending || (is_stored && self.may_read(worker, key)) => again.push(Later::Free(worker, key)),
+                false => self.free_on(worker, key),
             }
         }
         // When that ends, it is recorded.

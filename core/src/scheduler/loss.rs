@@ -65,7 +65,7 @@ impl Scheduler {
         };
         if !self.is_expected(key, len, hash) {
             if !fault::is(Fault::LateCopyKept) {
-                self.free_unneeded(worker, key);
+                self.free_stray(worker, key);
             }
             return;
         }
@@ -273,12 +273,15 @@ impl Scheduler {
         }
     }
 
-    /// A client could not fetch a value from any of its places.
-    pub(super) fn unreachable(&mut self, key: Key) {
+    /// A client could not fetch a value, its own or one that it took up, from any of its places.
+    pub(super) fn unreachable(&mut self, mine: Key) {
+        let key = self.origin(mine);
         let Some(entry) = self.entries.get_mut(&key.entry) else { return };
-        let is_stored = entry.items.state(key.index).is_some_and(State::is_stored) && entry.items.is_wanted(key.index);
-        if !is_stored {
-            return;
+        let state = entry.items.state(key.index).filter(|state| state.is_stored() && entry.items.is_wanted(key.index));
+        let Some(state) = state else { return };
+        let is_irretrievable = state == State::Final || matches!(entry.kind, Kind::Data { .. });
+        if is_irretrievable && mine != key {
+            return self.unreachable_to_taker(mine, key);
         }
         let oddity = entry.oddities.entry(key.index).or_default();
         oddity.misses += 1;
@@ -287,6 +290,22 @@ impl Scheduler {
         }
         oddity.misses = 0;
         self.lose(key);
+    }
+
+    /// As [`unreachable`](Self::unreachable), of what was taken up and nobody can compute again: its client and all others keep it, and only
+    /// who cannot get it does without.
+    fn unreachable_to_taker(&mut self, mine: Key, key: Key) {
+        let link = self.clients.get_mut(&mine.entry.client).and_then(|client| client.links.get_mut(&mine.entry.seq));
+        let (Some(link), Some(entry)) = (link, self.entries.get(&key.entry)) else { return };
+        link.misses += 1;
+        if link.misses < MAX_UNREACHABLE {
+            let start = link.items.start;
+            return self.report(key.entry, key.index..key.index + 1, mine.entry, start);
+        }
+        link.misses = 0;
+        let message = format!("the value {key} was there and could not be fetched, {MAX_UNREACHABLE} times: take it up again");
+        let error = TaskError::new(TaskErrorKind::DataLost, entry.name(), key, message);
+        self.tell_client(mine.entry.client, ToClient::Failed { seq: mine.entry.seq, index: mine.index, error });
     }
 
     /// Tells the client where its result is.

@@ -167,7 +167,7 @@ impl Scheduler {
             for (&(client, seq), items) in &sharing.takers {
                 let is_entry = self.entries.contains_key(&EntryId { client, seq });
                 let taker = self.clients.get_mut(&client).filter(|client| !client.has_left && client.last_seq >= Some(seq));
-                let link = Link { entry: id, items: items.clone() };
+                let link = Link { entry: id, items: items.clone(), misses: 0 };
                 if is_entry || taker.is_none_or(|taker| taker.links.insert(seq, link).is_some()) {
                     return Err(contradiction("who took it up"));
                 }

@@ -64,6 +64,8 @@ pub(super) struct Name {
 pub(super) struct Link {
     pub(super) entry: EntryId,
     pub(super) items: Range<u64>,
+    /// How often values of it could not be fetched that cannot be computed again.
+    pub(super) misses: u32,
 }
 
 impl Scheduler {
@@ -157,7 +159,7 @@ impl Scheduler {
         };
         let items = items.clone();
         if let Some(client) = self.clients.get_mut(&client) {
-            client.links.insert(seq, Link { entry: id, items: items.clone() });
+            client.links.insert(seq, Link { entry: id, items: items.clone(), misses: 0 });
         }
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.share().takers.insert((client, seq), items.clone());
@@ -234,7 +236,7 @@ impl Scheduler {
     pub(super) fn origin_of(&self, span: &Span) -> Span {
         let link = self.clients.get(&span.entry.client).and_then(|client| client.links.get(&span.entry.seq));
         match link {
-            Some(Link { entry, items }) if span.first.saturating_add(span.count) <= items.end - items.start => {
+            Some(Link { entry, items, .. }) if span.first.saturating_add(span.count) <= items.end - items.start => {
                 Span { entry: *entry, first: items.start + span.first, count: span.count }
             }
             _ => *span,

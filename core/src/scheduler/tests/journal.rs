@@ -226,7 +226,10 @@ fn assert_alike(old: &Scheduler, new: &Scheduler) {
     }
     for (id, client) in &old.clients {
         assert_eq!(client.held, new.clients[id].held);
-        let links = |scheduler: &Scheduler| format!("{:?}", scheduler.clients[id].links);
+        let links = |scheduler: &Scheduler| {
+            let links = scheduler.clients[id].links.iter();
+            links.map(|(&seq, link)| (seq, link.entry, link.items.clone())).collect::<Vec<_>>()
+        };
         assert_eq!(links(old), links(new));
     }
     assert_eq!(format!("{:?}", old.names), format!("{:?}", new.names));
@@ -270,6 +273,50 @@ proptest! {
     fn a_restart_alone_loses_nothing(steps in proptest::collection::vec(any::<Step>(), 1..150)) {
         play(1 << 30, &steps, true);
     }
+
+    #[test]
+    fn a_restart_alone_loses_nothing_that_is_shared(steps in much_sharing()) {
+        play(1 << 30, &steps, true);
+    }
+}
+
+/// Steps of which many scatter, publish, take up, cannot fetch and restart, which are rare otherwise.
+fn much_sharing() -> impl Strategy<Value = Vec<Step>> {
+    let what = prop::sample::select(vec![
+        0_u8, 4, 6, 10, 11, 11, 12, 13, 14, 15, 15, 16, 17, 19, 21, 22, 22, 26, 26, 26, 26, 26, 27, 27,
+    ]);
+    let how = (any::<u32>(), 0_u32..6).prop_map(|(b, kind)| match kind {
+        0 | 1 => b,
+        2 => b / 4 * 4 + 1,
+        3 => b / 4 * 4 + 3,
+        4 => b / 31 * 31,
+        _ => b % 256,
+    });
+    proptest::collection::vec((what, any::<u32>(), how), 1..60)
+}
+
+/// Plays that found something, at their shortest.
+#[test]
+fn plays_that_failed() {
+    // Data was uploaded again to a worker that was about to read that it may forget it.
+    let upload_overtakes: [Step; 15] = [
+        (0, 1_872_135_791, 1_530_417),
+        (32, 3_204_560_869, 5_285_168),
+        (96, 2_010_086_075, 15_500_567),
+        (96, 23_050_825, 1_903_359_089),
+        (36, 3_823_251_107, 4_101_582_729),
+        (0, 2_058_005_303, 1_231_002_728),
+        (67, 969_111_595, 2_067_103_304),
+        (5, 2_534_920_963, 2_083_853_917),
+        (139, 2_227_205_431, 1_453_122_439),
+        (99, 358_974_721, 3_315_067_613),
+        (241, 248_746_319, 3_854_573_757),
+        (239, 3_890_411_731, 3_397_860_518),
+        (78, 2_654_054_916, 1_803_898_215),
+        (71, 3_301_725_817, 3_000_912_856),
+        (154, 2_686_051_426, 112_024_548),
+    ];
+    play(1 << 30, &upload_overtakes, true);
 }
 
 /// Facts that somebody has changed are refused, or make a scheduler that keeps every invariant.
@@ -444,6 +491,75 @@ fn clients_that_do_not_come_back_are_gone() {
         lab.event(Event::Tick);
         assert_eq!(lab.scheduler.entries.len(), usize::from(returns));
     }
+}
+
+/// A client says again what a restart forgot, and may have its data uploaded to the worker that had it: no word of before may take it away.
+#[test]
+fn data_stays_where_it_is_uploaded_again() {
+    let data = |lab: &mut Lab| lab.client(FromClient::Data { seq: 1, len: 9, hash: Hash([1; 32]), bytes: None });
+    let holds = |lab: &mut Lab, worker| lab.worker(worker, FromWorker::Holds { key: key(1, 0), len: 9, hash: Hash([1; 32]) });
+    let frees = |lab: &mut Lab| {
+        lab.event(Event::Recorded { records: u64::MAX - 1 });
+        let told = lab.ordered().into_iter().filter(|(_, message)| matches!(message, ToWorker::Free { .. }));
+        told.map(|(worker, _)| worker).collect::<Vec<_>>()
+    };
+    let config = Config { journal: true, data_copies: 1, ..Config::default() };
+    for (taker, says, freed) in [(2, true, vec![]), (3, true, vec![2]), (2, false, vec![2])] {
+        let mut lab = Lab::with(config.clone());
+        let mut image = BTreeMap::new();
+        lab.take().into_iter().filter_map(records).flatten().for_each(|record| apply(&mut image, record));
+        lab.join(1, 1);
+        data(&mut lab);
+        holds(&mut lab, 1);
+        lab.take();
+        // None of this was recorded.
+        lab.scheduler = Scheduler::restore(config.clone(), 2, image.into_values()).expect("restored");
+        lab.rejoin(2, 1, 1, 1);
+        holds(&mut lab, 2);
+        lab.worker(2, FromWorker::Registered);
+        assert_eq!(frees(&mut lab), [], "its client may say it again");
+        lab.event(Event::ClientReturned { client: lab::CLIENT });
+        match says {
+            false => lab.event(Event::ClientLeft { client: lab::CLIENT }),
+            true => {
+                data(&mut lab);
+                assert_eq!(frees(&mut lab), [], "it may be on its way there");
+                if taker == 3 {
+                    lab.join(3, 1);
+                }
+                holds(&mut lab, taker);
+                assert!(lab.told().iter().any(|message| matches!(message, ToClient::Stored { seq: 1, .. })));
+            }
+        }
+        assert_eq!(frees(&mut lab), freed);
+    }
+}
+
+/// What nobody expected of a worker stays while that worker has something to do that reads the value, which is elsewhere too by then: it may
+/// have got that copy before it is told to forget one.
+#[test]
+fn values_that_are_read_are_not_freed_there() {
+    let config = Config { journal: true, data_copies: 1, ..Config::default() };
+    let mut lab = Lab::with(config.clone());
+    let mut image = BTreeMap::new();
+    lab.take().into_iter().filter_map(records).flatten().for_each(|record| apply(&mut image, record));
+    lab.scheduler = Scheduler::restore(config, 2, image.into_values()).expect("restored");
+    let holds = FromWorker::Holds { key: key(1, 0), len: 9, hash: Hash([1; 32]) };
+    lab.rejoin(2, 1, 1, 1);
+    lab.worker(2, holds.clone());
+    lab.worker(2, FromWorker::Registered);
+    lab.event(Event::ClientReturned { client: lab::CLIENT });
+    lab.client(FromClient::Data { seq: 1, len: 9, hash: Hash([1; 32]), bytes: None });
+    lab.client(FromClient::UploadFailed { seq: 1 });
+    lab.event(Event::Held { key: key(1, 0), len: 9, hash: Hash([1; 32]) });
+    lab.call(2, vec![same(1, 0)]);
+    let (_, assignment) = lab.assignment();
+    let freed = |(_, message): &(u64, ToWorker)| matches!(message, ToWorker::Free { .. });
+    lab.event(Event::Recorded { records: 1 << 32 });
+    assert!(!lab.ordered().iter().any(freed), "it reads it");
+    lab.finish(2, &assignment);
+    lab.event(Event::Recorded { records: 1 << 33 });
+    assert!(lab.ordered().iter().any(freed), "nobody knows of it");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
+use super::play::Told;
 use crate::{
     TaskError, TaskErrorKind,
     codec::{Hole, Run, RunBuilder, Source, Span},
@@ -52,6 +53,19 @@ pub(super) struct Fate {
     pub(super) may_be_cancelled: bool,
     /// It needs data that could be lost, or an item that never came.
     pub(super) may_lack: bool,
+}
+
+impl Fate {
+    /// Whether a client may be told this of it.
+    pub(super) fn allows(&self, told: &Told) -> bool {
+        match told {
+            Told::Done(value) => self.value.as_ref() == Some(value),
+            Told::Stored(hash) => self.value.as_ref().is_some_and(|value| Hash::of(value) == *hash),
+            Told::Failed(_, TaskErrorKind::DataLost) => self.may_lack,
+            Told::Failed(key, _) => self.causes.contains(key),
+            Told::Cancelled => self.may_be_cancelled,
+        }
+    }
 }
 
 /// The graph, as it was sent.
@@ -363,4 +377,10 @@ pub(super) fn source_of(kind: u32, key: Key, count: u64, of_items: u64) -> Sourc
             Span { entry: key.entry, first: 0, count: 1 },
         ]),
     }
+}
+
+#[test]
+fn natures_are_mixed() {
+    let natures: Vec<_> = (0..=255).map(|byte| Nature::of(&[byte])).collect();
+    assert!(natures.iter().any(|nature| nature.fails) && natures.iter().any(|nature| nature.stored && !nature.fails));
 }

@@ -2,11 +2,11 @@
 
 use super::lab::*;
 use crate::{
-    PublishError,
+    PublishError, TaskErrorKind,
     codec::{Source, Span},
     ids::{ClientId, EntryId, Hash, Key},
     scheduler::{Action, Event, Location},
-    wire::{FromClient, ToClient},
+    wire::{FromClient, FromWorker, ToClient},
 };
 
 const OTHER: ClientId = ClientId(2);
@@ -54,6 +54,29 @@ fn answer(lab: &mut Lab) -> Result<u64, PublishError> {
 fn take_up(lab: &mut Lab, seq: u64, name: &str, count: u64) {
     lab.told();
     other(lab, FromClient::TakeUp { seq, name: name.into(), kind: "i64".into(), count });
+}
+
+/// Whoever cannot fetch what somebody else sent does without it, and nobody else notices.
+#[test]
+fn what_one_taker_cannot_fetch_others_keep() {
+    let mut lab = lab();
+    lab.client(FromClient::Data { seq: 1, len: 9, hash: Hash([1; 32]), bytes: None });
+    lab.worker(1, FromWorker::Holds { key: key(1, 0), len: 9, hash: Hash([1; 32]) });
+    assert_eq!(publish(&mut lab, "data", span(1, 0, 1)), Ok(1));
+    take_up(&mut lab, 1, "data", 1);
+    assert!(matches!(told_other(&mut lab)[..], [ToClient::Stored { seq: 1, .. }]));
+    for last in [false, false, true] {
+        other(&mut lab, FromClient::Unreachable { seq: 1, index: 0 });
+        match &told_other(&mut lab)[..] {
+            [ToClient::Stored { seq: 1, .. }] if !last => {}
+            [ToClient::Failed { seq: 1, index: 0, error }] if last => assert_eq!(error.kind, TaskErrorKind::DataLost),
+            told => panic!("{told:?}"),
+        }
+    }
+    assert_eq!(lab.told(), []);
+    take_up(&mut lab, 2, "data", 1);
+    assert!(matches!(told_other(&mut lab)[..], [ToClient::Stored { seq: 2, .. }]));
+    assert!(matches!(lab.scheduler.locate(key(1, 0)), Location::Workers(_)));
 }
 
 fn unpublish(lab: &mut Lab, name: &str) {
