@@ -249,7 +249,7 @@ impl Scheduler {
             FromClient::Cancel { span } => self.cancel(client, span),
             FromClient::Unreachable { seq, index } => {
                 self.known(client, seq)?;
-                self.unreachable(self.origin(entry_id(seq).key(index)));
+                self.unreachable(entry_id(seq).key(index));
                 Ok(())
             }
             FromClient::Count { query, spans } => {

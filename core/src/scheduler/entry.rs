@@ -150,6 +150,8 @@ pub(super) struct Oddity {
     pub(super) on_trial: bool,
     /// How often inputs, or its value, could not be had from where they are said to be.
     pub(super) misses: u32,
+    /// Where its value was, each time that it was lost because nobody could read it there. Kept while it is stored again.
+    pub(super) unread: Vec<String>,
 }
 
 impl Entry {

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     codec::Span,
     fault::{self, Fault},
-    ids::{ClientId, EntryId, Key, RunId, WorkerId},
+    ids::{ClientId, EntryId, Hash, Key, RunId, WorkerId},
     wire::{ToClient, ToWorker},
 };
 
@@ -148,6 +148,7 @@ impl Scheduler {
             Event::WorkerRevoked { worker } => self.refuse_worker(worker, &Refusal::Revoked),
             Event::FromWorker(worker, message) => self.worker_said(worker, message),
             Event::Held { key, len, hash } => self.held(key, len, hash),
+            Event::Unserved { worker, key, len, hash } => self.unserved(worker, key, len, hash),
             Event::Cancel(span) => self.cancel_for_operator(span),
             Event::Recorded { records } => self.recorded(records),
             Event::Tick => {}
@@ -198,6 +199,14 @@ impl Scheduler {
             },
             _ => Location::Nowhere,
         }
+    }
+
+    /// Length and hash of a stored value.
+    #[must_use]
+    pub fn measure(&self, key: Key) -> Option<(u64, Hash)> {
+        let key = self.origin(key);
+        let replicas = self.entries.get(&key.entry)?.stored.get(&key.index)?;
+        Some((replicas.len, replicas.hash))
     }
 
     /// Forgets an entry of which nothing is left, or whose client is gone.

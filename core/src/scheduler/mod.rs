@@ -16,6 +16,7 @@
 //! | `sharing` | what is detached, published, and taken up by other clients |
 //! | `away` | clients without a connection, and what they are told when they return |
 //! | `lifecycle`, `loss`, `lineage`, `rest` | items changing state, and what follows for others; what can be computed again; retries |
+//! | `unread` | stored values that cannot be read where they are said to be, and workers of which that is known |
 //! | `copies` | how many workers have a value, and who takes over what another one leaves behind |
 //! | `facts`, `ledger`, `restore`, `draft` | what a journal keeps; what of an event is recorded; a machine from what was kept, an entry from its facts |
 //! | `queue`, `placement`, `assign`, `ahead`, `recall` | which items go to which worker, when |
@@ -60,6 +61,7 @@ mod status;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod unread;
 mod values;
 mod why;
 
@@ -152,6 +154,18 @@ pub enum Event {
     /// The shell received a client's data and keeps it, since no worker could.
     Held {
         /// The data.
+        key: Key,
+        /// Length in bytes.
+        len: u64,
+        /// Hash.
+        hash: Hash,
+    },
+    /// The shell asked a worker, which answered, for a value of such a length and hash that it is said to have: it does not have it, or has
+    /// another one in its place. A worker that does not answer, or not to the end, is no such case.
+    Unserved {
+        /// Whom it asked.
+        worker: WorkerId,
+        /// For what.
         key: Key,
         /// Length in bytes.
         len: u64,

@@ -292,6 +292,7 @@ impl Play {
             (14, Some(client), _) if b.is_multiple_of(4) => self.cancel(client, a / 2, b / 4),
             (14, Some(client), _) if b % 16 == 1 => self.cancel_for_operator(client, a / 2, b / 16),
             (15, Some(client), _) => self.upload(client, b.is_multiple_of(8)),
+            (16, _, Some(worker)) if b.is_multiple_of(4) => self.unserved(worker, b),
             (16, Some(client), _) => self.unreachable(client, a / 2),
             (17, Some(client), _) if b % 4 == 1 => self.clients.get_mut(&client).expect("here").is_cut = true,
             (17, Some(client), _) if b % 4 == 2 => self.client_returns(client),
@@ -534,7 +535,8 @@ impl Play {
     fn unreachable(&mut self, client: ClientId, a: u32) {
         let fake = &self.clients[&client];
         let stored: Vec<_> = fake.told.iter().filter(|(_, told)| matches!(told, Told::Stored(_))).map(|(&key, _)| key).collect();
-        if let Some(key) = stored.get(a as usize % stored.len().max(1)).filter(|key| !self.graph.data.contains_key(key)) {
+        let may = |key: &&Key| !self.graph.data.contains_key(key) && self.may_be_unread(**key);
+        if let Some(key) = stored.get(a as usize % stored.len().max(1)).filter(may) {
             // What nobody can get counts as lost after a few times.
             self.graph.deaths |= self.graph.sheds;
             self.say(client, FromClient::Unreachable { seq: key.entry.seq, index: key.index });
