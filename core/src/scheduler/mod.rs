@@ -240,10 +240,10 @@ pub struct Config {
     pub pipeline: u32,
     /// Calls that are sent ahead to one worker at a time, before their inputs are there; 0 to send none.
     pub ahead: u64,
-    /// Bytes of arguments of one client that are kept before its credit is held back; arguments that are kept only in case a stored
-    /// result is lost are let go then.
+    /// Bytes of arguments of one client that are kept before its credit is held back, and what is kept of each entry and item that is not
+    /// over; arguments that are kept only in case a stored result is lost are let go then.
     pub client_bytes: u64,
-    /// Bytes of arguments that a client may send ahead of credit.
+    /// What a client may send ahead of credit, in bytes: of arguments, and for each entry and item ([`FromClient::cost`]).
     pub credit: u64,
     /// A worker is cut off when nothing was heard of it for so long.
     pub lease: Duration,

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use super::{
     journal::Kept,
     lab::{identity, requirements, spec_for},
-    model::{FakeWorker, Fate, Graph, Item, Nature, inputs_of, source_of},
+    model::{FakeWorker, Fate, Graph, Item, Nature, SMALL_SHARE, inputs_of, source_of},
 };
 use crate::{
     TaskErrorKind,
@@ -106,7 +106,7 @@ impl Play {
         let mut play = Self {
             scheduler: Scheduler::new(config.clone()),
             now: Duration::ZERO,
-            graph: Graph { sheds: client_bytes < 1000, ..Graph::default() },
+            graph: Graph { sheds: client_bytes <= SMALL_SHARE, ..Graph::default() },
             clients: BTreeMap::new(),
             workers: BTreeMap::new(),
             away: Vec::new(),
@@ -781,7 +781,7 @@ proptest! {
 
     #[test]
     fn arguments_that_are_let_go_hold_nothing_up(steps in proptest::collection::vec(any::<Step>(), 1..120)) {
-        play(30, &steps);
+        play(SMALL_SHARE, &steps);
     }
 
     /// Without deaths nothing may be lost or lacking: the stricter half.
