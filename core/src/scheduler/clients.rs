@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     Action, Scheduler,
+    away::CatchUp,
     entry::{Cause, Entry, Kind},
     facts::Passport,
     items::{Segment, State},
@@ -62,6 +63,8 @@ pub(super) struct Client {
     pub(super) has_left: bool,
     /// Until when it may return, if its connection is gone.
     pub(super) away_until: Option<Duration>,
+    /// What it is still to be told of, of what it could have missed.
+    pub(super) catch_up: Option<CatchUp>,
     /// Its entries that have, or had, stored results whose arguments are kept.
     pub(super) lineage: BTreeSet<u64>,
 }
@@ -126,6 +129,7 @@ impl Scheduler {
             names: 0,
             has_left: false,
             away_until: None,
+            catch_up: None,
             lineage: BTreeSet::new(),
         });
     }
@@ -136,6 +140,7 @@ impl Scheduler {
         if let Some(until) = client.away_until.take() {
             self.away.remove(&(until, id));
         }
+        client.catch_up = None;
         let links: Vec<u64> = client.links.keys().copied().collect();
         links.into_iter().for_each(|seq| self.let_go(id, seq));
         let all = EntryId { client: id, seq: 0 }..=EntryId { client: id, seq: u64::MAX };

@@ -140,6 +140,7 @@ impl Scheduler {
             Event::ClientLeft { client } => self.client_left(client),
             Event::ClientLost { client } => self.client_lost(client),
             Event::ClientReturned { client } => self.client_returned(client),
+            Event::ClientHasRoom { client } => self.report_more(client),
             Event::ClientRevoked { client } => self.refuse_client(client, &Refusal::Revoked),
             Event::FromClient(client, message) => self.client_said(client, message),
             Event::WorkerJoined { worker, who, name, hello } => self.worker_joined(worker, who, name, hello),

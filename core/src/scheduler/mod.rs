@@ -114,6 +114,11 @@ pub enum Event {
         /// Its number.
         client: ClientId,
     },
+    /// What was said to a client is written ([`Action::AwaitRoom`]).
+    ClientHasRoom {
+        /// Its number.
+        client: ClientId,
+    },
     /// A client's right to be here was revoked: it is told and sent away.
     ClientRevoked {
         /// Its number.
@@ -207,6 +212,9 @@ pub enum Action {
     Drop(Span),
     /// What of the event is to be kept for a restart, all of it or none; only with [`Config::journal`].
     Record(Vec<Record>),
+    /// Say [`Event::ClientHasRoom`] once what was said to the client is written: there is more for it. Whatever becomes of its connection
+    /// before then makes that void.
+    AwaitRoom(ClientId),
     /// Close a client's connection once what was said to it is written.
     DisconnectClient(ClientId),
     /// Nothing is left of a client: it cannot return.
@@ -240,6 +248,8 @@ pub struct Config {
     pub pipeline: u32,
     /// Calls that are sent ahead to one worker at a time, before their inputs are there; 0 to send none.
     pub ahead: u64,
+    /// Bytes of results that a client which returns is told of at a time: more when it has read these.
+    pub report_bytes: u64,
     /// Bytes of arguments of one client that are kept before its credit is held back, and what is kept of each entry and item that is not
     /// over; arguments that are kept only in case a stored result is lost are let go then.
     pub client_bytes: u64,
@@ -275,6 +285,7 @@ impl Default for Config {
             batch_time: Duration::from_millis(4),
             pipeline: 2,
             ahead: 256,
+            report_bytes: 16 << 20,
             client_bytes: 1 << 30,
             credit: 64 << 20,
             lease: Duration::from_secs(1),

@@ -332,6 +332,15 @@ impl Hub {
         self.handle(state, events);
     }
 
+    /// What was said to the peer with that outbox is written.
+    pub(super) fn has_room(&self, peer: Peer, outbox: &Outbox) {
+        let state = self.state.lock();
+        let is_here = state.seats.get(&peer).is_some_and(|seat| seat.outbox.is(outbox));
+        if let (Peer::Client(client), true) = (peer, is_here) {
+            self.handle(state, [Event::ClientHasRoom { client }]);
+        }
+    }
+
     /// Breaks the connections of all clients that are here.
     #[cfg(test)]
     pub(super) fn cut(&self) {
@@ -475,6 +484,11 @@ impl State {
                     self.sessions.note_records(&records);
                     if let Some(journal) = journal {
                         journal.push(records);
+                    }
+                }
+                Action::AwaitRoom(client) => {
+                    if let Some(seat) = self.seats.get(&Peer::Client(client)) {
+                        seat.outbox.ask_room();
                     }
                 }
                 Action::DisconnectClient(client) => self.dismiss(Peer::Client(client)),

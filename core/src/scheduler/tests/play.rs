@@ -100,6 +100,7 @@ impl Play {
             clients_return: ABSENCE,
             workers_return: GRACE,
             client_bytes,
+            report_bytes: 700,
             journal,
             ..Config::default()
         };
@@ -140,6 +141,7 @@ impl Play {
                     (span.first..span.first + span.count).for_each(|item| drop(self.held.remove(&span.entry.key(item))));
                 }
                 Action::Record(records) => self.kept.record(records),
+                Action::AwaitRoom(client) => self.event(Event::ClientHasRoom { client }),
                 Action::Probe(_) => {}
                 Action::DisconnectWorker(worker) if !self.workers.contains_key(&worker) => {}
                 Action::ForgetClient(client) => assert!(!self.clients.contains_key(&client), "client {client} has not left"),

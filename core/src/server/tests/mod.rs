@@ -72,6 +72,7 @@ impl Machine for Fake {
                 seen.places.insert(*key, Location::Workers(vec![*worker]));
                 seen.measures.insert(*key, (*len, *hash));
             }
+            Event::ClientReturned { client } => actions.push(Action::AwaitRoom(*client)),
             Event::Held { key, .. } => drop(seen.places.insert(*key, Location::Held)),
             _ => {}
         }
