@@ -537,8 +537,7 @@ impl Play {
     fn unreachable(&mut self, client: ClientId, a: u32) {
         let fake = &self.clients[&client];
         let stored: Vec<_> = fake.told.iter().filter(|(_, told)| matches!(told, Told::Stored(_))).map(|(&key, _)| key).collect();
-        let may = |key: &&Key| !self.graph.data.contains_key(key) && self.may_be_unread(**key);
-        if let Some(key) = stored.get(a as usize % stored.len().max(1)).filter(may) {
+        if let Some(key) = stored.get(a as usize % stored.len().max(1)).filter(|key| self.may_be_unread(**key)) {
             // What nobody can get counts as lost after a few times.
             self.graph.deaths |= self.graph.sheds;
             self.say(client, FromClient::Unreachable { seq: key.entry.seq, index: key.index });
