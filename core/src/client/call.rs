@@ -9,8 +9,9 @@ use super::{
 };
 use crate::{
     Options, Task,
+    codec::Args,
     error::{ConnectError, Error},
-    wire::{CallSpec, FromClient, NAME_BYTES, RUN_BYTES, RUN_ITEMS, SharedSpec},
+    wire::{CallSpec, ENTRY_COST, FromClient, NAME_BYTES, RUN_BYTES, RUN_ITEMS, SharedSpec},
 };
 
 /// A task with options for its next calls, from [`Client::task`].
@@ -168,14 +169,15 @@ impl<T: Task> Call<T> {
 
     /// See [`Client::submit_async`].
     pub async fn submit_async<A: IntoArgs<T::Args>>(&self, args: A) -> Future<T::Output> {
-        let (builder, keeps) = match self.encode_one(args) {
+        let (mut builder, keeps) = match self.encode_one(args) {
             Ok(encoded) => encoded,
             Err(error) => return self.broken_one(error),
         };
-        let cost = builder.byte_len() as u64;
+        let args = builder.take();
+        let cost = ENTRY_COST + args.cost();
         let shared = &self.client.shared;
         poll_fn(|context| if shared.poll_credit(cost, context.waker()) { Poll::Ready(()) } else { Poll::Pending }).await;
-        self.send_paid(builder, keeps, 0)
+        self.send_paid(args, builder, keeps, 0)
     }
 
     /// See [`Client::map`].
@@ -223,14 +225,15 @@ impl<T: Task> Call<T> {
         Ok((builder, keeps))
     }
 
-    fn send_one(&self, builder: ArgsBuilder, keeps: Vec<Kept>) -> Future<T::Output> {
-        let cost = builder.byte_len() as u64;
-        self.send_paid(builder, keeps, cost)
+    fn send_one(&self, mut builder: ArgsBuilder, keeps: Vec<Kept>) -> Future<T::Output> {
+        let args = builder.take();
+        let cost = ENTRY_COST + args.cost();
+        self.send_paid(args, builder, keeps, cost)
     }
 
-    /// Sends a call, for which `cost` bytes of credit are still to be taken.
-    fn send_paid(&self, mut builder: ArgsBuilder, keeps: Vec<Kept>, cost: u64) -> Future<T::Output> {
-        let (spec, args) = (self.spec(), builder.take());
+    /// Sends a call with what was taken out of the builder; `cost` is still to be taken from the credit.
+    fn send_paid(&self, args: Args, mut builder: ArgsBuilder, keeps: Vec<Kept>, cost: u64) -> Future<T::Output> {
+        let spec = self.spec();
         let handle = self.client.shared.open(1, cost, |seq| FromClient::Call { seq, spec, args });
         builder.sent();
         handle.keep(keeps);
@@ -271,7 +274,7 @@ impl MapSender {
     fn open<T: Task>(call: &Call<T>) -> Result<Self, Error> {
         call.prepare()?;
         let spec = call.spec();
-        let handle = call.client.shared.open(0, 0, |seq| FromClient::Map { seq, spec });
+        let handle = call.client.shared.open(0, ENTRY_COST, |seq| FromClient::Map { seq, spec });
         Ok(Self {
             client: call.client.clone(),
             handle,

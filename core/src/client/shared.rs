@@ -21,7 +21,7 @@ use crate::{
     codec::{Args, Run, Span},
     error::Error,
     ids::{EntryId, Hash, Key},
-    wire::{FromClient, INLINE_BYTES, StateCounts, ToClient, Waiting},
+    wire::{ENTRY_COST, FromClient, INLINE_BYTES, StateCounts, ToClient, Waiting},
 };
 
 /// What a client, its futures and its backend share.
@@ -86,7 +86,7 @@ impl Shared {
         due.into_iter().for_each(Waker::wake);
     }
 
-    /// Opens an entry of `count` items and sends the message that `message` makes of its number. Waits for credit of `cost` bytes.
+    /// Opens an entry of `count` items and sends the message that `message` makes of its number. Waits for credit for its `cost`.
     pub(super) fn open(self: &Arc<Self>, count: u64, cost: u64, message: impl FnOnce(u64) -> FromClient) -> Arc<Handle> {
         self.wait_for_credit(cost);
         let order = lock(&self.order);
@@ -96,7 +96,7 @@ impl Shared {
         Arc::new(Handle { shared: Arc::clone(self), seq, keeps: Mutex::default() })
     }
 
-    /// Takes credit for `cost` bytes if there is enough, for an [`Shared::open`] without cost; otherwise wakes `waker` when it may be
+    /// Takes credit for a `cost` if there is enough, for an [`Shared::open`] without cost; otherwise wakes `waker` when it may be
     /// different.
     pub(super) fn poll_credit(&self, cost: u64, waker: &Waker) -> bool {
         let mut state = self.lock();
@@ -121,12 +121,15 @@ impl Shared {
         if let Some(handle) = known.filter(|handle| !matches!(self.with(|book| book.look(handle.seq, 0)), Known::Failed(_))) {
             return handle;
         }
-        let order = lock(&self.order);
-        let mut state = self.lock();
         let len = bytes.len() as u64;
         // The scheduler keeps small values, but not too many: they take up credit for as long as the caller holds on to them. Workers
         // have room of their own.
-        let is_inline = self.in_process || (bytes.len() <= INLINE_BYTES && state.book.take_inline(len));
+        let is_inline = self.in_process || (bytes.len() <= INLINE_BYTES && self.with(|book| book.take_inline(len)));
+        if !is_inline {
+            self.wait_for_credit(ENTRY_COST);
+        }
+        let order = lock(&self.order);
+        let mut state = self.lock();
         let inline = Run::single(bytes.clone()).filter(|_| is_inline);
         let seq = if inline.is_some() { state.book.open_inline(len) } else { state.book.open(1) };
         let message = FromClient::Data { seq, len, hash, bytes: inline.is_some().then(|| bytes.clone()) };
@@ -246,7 +249,7 @@ impl Shared {
 
     /// Sends more items of an open map; waits for credit.
     pub(super) fn extend(&self, handle: &Handle, args: Args) {
-        self.wait_for_credit(args.run.bytes().len() as u64);
+        self.wait_for_credit(args.cost());
         self.with(|book| book.extend(handle.seq, args.count().into()));
         self.send([FromClient::Items { seq: handle.seq, args }]);
     }

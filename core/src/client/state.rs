@@ -16,10 +16,10 @@ use crate::{
     error::{Error, PublishError},
     fault::{self, Fault},
     ids::{ClientId, EntryId, Hash, Key},
-    wire::{FromClient, StateCounts, ToClient, Waiting, blob::Place},
+    wire::{ENTRY_COST, FromClient, StateCounts, ToClient, Waiting, blob::Place},
 };
 
-/// Bytes of small data that the scheduler keeps at a time; further data goes to workers. Well below what it keeps of a client in all, since
+/// What small data may cost that the scheduler keeps at a time; further data goes to workers. Well below what it keeps of a client in all, since
 /// it gives no credit beyond that, and data stays for as long as the program likes.
 const INLINE_DATA: u64 = 256 << 20;
 
@@ -94,7 +94,7 @@ struct Entry {
     broken: Option<Error>,
     /// The scheduler has never heard of it.
     unsent: bool,
-    /// Bytes of data that were sent in a message, and that the scheduler keeps.
+    /// What data cost that was sent in a message, and that the scheduler keeps.
     inline: u64,
 }
 
@@ -104,10 +104,12 @@ pub struct Bookkeeping {
     client: ClientId,
     next_seq: u64,
     entries: BTreeMap<u64, Entry>,
-    /// Bytes of arguments that may be sent in the client's life, and those that were, or are about to be.
+    /// What may be sent ahead of credit, in bytes.
+    window: u64,
+    /// What may be sent in the client's life, and what was, or is about to be, as messages cost.
     granted: u64,
     spent: u64,
-    /// Bytes of data in messages that the scheduler keeps.
+    /// What data in messages cost that the scheduler keeps.
     inline: u64,
     /// Data that was let go before the scheduler said that it is somewhere, or that nobody needs it: calls that were sent may read it.
     orphans: BTreeMap<u64, (Bytes, Hash)>,
@@ -128,12 +130,13 @@ pub enum Answer {
 }
 
 impl Bookkeeping {
-    /// The bookkeeping of a client that may send so many bytes of arguments ahead of credit.
+    /// The bookkeeping of a client that may send what costs so much ahead of credit.
     pub fn new(client: ClientId, credit: u64) -> Self {
         Self {
             client,
             next_seq: 0,
             entries: BTreeMap::new(),
+            window: credit,
             granted: credit,
             spent: 0,
             inline: 0,
@@ -160,7 +163,7 @@ impl Bookkeeping {
     pub fn open_inline(&mut self, bytes: u64) -> u64 {
         let seq = self.open(1);
         if let Some(entry) = self.entries.get_mut(&seq) {
-            entry.inline = bytes;
+            entry.inline = bytes.saturating_add(ENTRY_COST);
         }
         seq
     }
@@ -228,20 +231,22 @@ impl Bookkeeping {
         }
     }
 
-    /// Takes credit for `bytes`; false if there is too little.
-    pub fn take_credit(&mut self, bytes: u64) -> bool {
-        let enough = self.granted - self.spent >= bytes;
+    /// Takes credit for a message of such a cost; false if there is too little. One that costs more than can be there at a time is sent when
+    /// nothing is lacking.
+    pub fn take_credit(&mut self, cost: u64) -> bool {
+        let enough = self.granted >= self.spent.saturating_add(cost.min(self.window));
         if enough {
-            self.spent += bytes;
+            self.spent = self.spent.saturating_add(cost);
         }
         enough
     }
 
     /// Takes credit and room for so many bytes of data in a message; false if there is too little of either.
     pub fn take_inline(&mut self, bytes: u64) -> bool {
-        let fits = self.inline.saturating_add(bytes) <= INLINE_DATA && self.take_credit(bytes);
+        let cost = bytes.saturating_add(ENTRY_COST);
+        let fits = self.inline.saturating_add(cost) <= INLINE_DATA && self.take_credit(cost);
         if fits {
-            self.inline += bytes;
+            self.inline += cost;
         }
         fits
     }

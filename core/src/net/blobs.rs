@@ -190,16 +190,21 @@ impl Incoming {
         Ok(())
     }
 
-    /// Answers with bytes that are still coming in from somewhere else; whoever gets them checks them.
+    /// Answers with bytes that are still coming in from somewhere else. Whoever gets them checks them, and so does this side, which wants to
+    /// know whose fault it is: [`BlobError::Corrupt`] when all bytes came and are others than announced.
     pub(crate) async fn relay(mut self, mut from: Answer) -> Result<(), BlobError> {
         set_priority(&self.send, from.len);
         write_message(self.send.get(), &BlobReply::Found { len: from.len, hash: from.hash }).await?;
-        let mut rest = from.len;
+        let (mut rest, mut hasher) = (from.len, blake3::Hasher::new());
         while rest > 0 {
             let chunk =
                 read_some(&mut from.body, rest).await?.ok_or(BlobError::Length { expected: from.len, got: from.len - rest })?;
             rest -= chunk.len() as u64;
+            hasher.update(&chunk);
             write_some(&mut self.send, chunk).await?;
+        }
+        if *hasher.finalize().as_bytes() != from.hash.0 {
+            return Err(BlobError::Corrupt);
         }
         self.send.finish();
         Ok(())

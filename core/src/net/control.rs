@@ -65,6 +65,7 @@ pub(crate) struct Outbox {
 struct Shared {
     queue: Mutex<Queue>,
     wake: Notify,
+    room: Notify,
 }
 
 #[derive(Default)]
@@ -75,6 +76,8 @@ struct Queue {
     finishing: bool,
     ended: bool,
     overfull: bool,
+    /// Somebody waits for [`Outbox::room`].
+    wants_room: bool,
 }
 
 impl Outbox {
@@ -132,6 +135,17 @@ impl Outbox {
         self.shared.wake.notify_one();
     }
 
+    /// Wants to know when all that is queued is written: [`Outbox::room`] tells.
+    pub(crate) fn ask_room(&self) {
+        self.shared.queue.lock().wants_room = true;
+        self.flush();
+    }
+
+    /// Waits until all that was queued is written, after [`Outbox::ask_room`]. For one at a time. Dropping this future loses nothing.
+    pub(crate) async fn room(&self) {
+        self.shared.room.notified().await;
+    }
+
     /// Ends the stream once what is queued is written.
     pub(crate) fn finish(&self) {
         self.shared.queue.lock().finishing = true;
@@ -164,6 +178,10 @@ impl Outbox {
                 let mut queue = self.shared.queue.lock();
                 if queue.overfull {
                     return Err(ControlError::Stalled);
+                }
+                // What was taken out before is written.
+                if queue.frames.is_empty() && std::mem::take(&mut queue.wants_room) {
+                    self.shared.room.notify_one();
                 }
                 let messages = queue.frames.take_into(&mut buffer);
                 (queue.keep(&mut buffer, messages), queue.finishing)

@@ -136,11 +136,10 @@ impl Scheduler {
         }
     }
 
-    /// Gives the bytes that the entry keeps for its client.
+    /// Gives what is kept of the entry at its client's cost.
     fn check_entry(&self, id: EntryId, entry: &Entry) -> u64 {
         assert!(!entry.is_over(), "{id:?} is over and still here");
         let len = entry.items.len();
-        let mut held = 0;
         let (mut made, mut counts) = (0, [0_u64; STATES.len()]);
         for segment in entry.items.segments(0..len) {
             counts[segment.state as usize] += segment.count();
@@ -186,12 +185,6 @@ impl Scheduler {
             let holding: u64 = segments.filter(|segment| segment.state.is_holding()).map(|segment| segment.count()).sum();
             assert_eq!(holding, chunk.holding, "{id:?}: arguments from {}", chunk.first);
             assert_eq!(chunk.args.count() == 0, holding == 0, "{id:?}: arguments kept for nothing");
-            held += chunk.bytes;
-        }
-        if let Kind::Data { len, .. } = entry.kind
-            && entry.items.count(State::Inline) > 0
-        {
-            held += len;
         }
         let taker = entry.taker;
         assert!(taker.is_none() || entry.items.count(State::Uploading) > 0, "{id:?} is uploaded, and its taker is known");
@@ -205,7 +198,7 @@ impl Scheduler {
                 id.key(item)
             );
         }
-        held
+        entry.held()
     }
 
     fn check_missing(&self, id: EntryId, entry: &Entry, item: u64, state: State) {

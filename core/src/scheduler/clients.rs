@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     Action, Scheduler,
+    away::CatchUp,
     entry::{Cause, Entry, Kind},
     facts::Passport,
     items::{Segment, State},
@@ -19,7 +20,7 @@ use crate::{
     codec::{Run, Span},
     fault::{self, Fault},
     ids::{ClientId, EntryId, Hash, Identity, TaskId},
-    wire::{FromClient, SharedSpec, StateCounts, ToClient},
+    wire::{ENTRY_COST, FromClient, SharedSpec, StateCounts, ToClient},
 };
 
 /// Small credits wait so long for more.
@@ -50,13 +51,13 @@ pub(super) struct Client {
     pub(super) specs: BTreeMap<TaskId, SharedSpec>,
     /// What its entries ask of workers, with the number of entries; those that ask for nothing are left out.
     pub(super) shapes: BTreeMap<ShapeId, u64>,
-    /// Bytes of its arguments and data that are kept.
+    /// What is kept of it, in bytes, as its messages cost.
     pub(super) held: u64,
-    /// Bytes that it may send in its life.
+    /// What it may send in its life, as all of these.
     pub(super) granted: u64,
-    /// Bytes that it sent in its life: more than granted after a message that was larger than what was left.
+    /// What it sent in its life: more than granted after a message that was larger than what was left.
     pub(super) sent: u64,
-    /// Bytes that it sent and did not get credit for.
+    /// What it sent and did not get credit for.
     pub(super) owed: u64,
     /// What it took up of published results, by its own numbers.
     pub(super) links: BTreeMap<u64, Link>,
@@ -66,6 +67,8 @@ pub(super) struct Client {
     pub(super) has_left: bool,
     /// Until when it may return, if its connection is gone.
     pub(super) away_until: Option<Duration>,
+    /// What it is still to be told of, of what it could have missed.
+    pub(super) catch_up: Option<CatchUp>,
     /// Its entries that have, or had, stored results whose arguments are kept.
     pub(super) lineage: BTreeSet<u64>,
 }
@@ -74,6 +77,18 @@ impl Client {
     /// Whether what is kept of it holds its credit back.
     pub(super) fn is_full(&self, client_bytes: u64) -> bool {
         self.owed > 0 && self.held >= client_bytes
+    }
+}
+
+/// A client sent something of that cost, which is kept or not.
+pub(super) fn charge(client: Option<&mut Client>, cost: u64, keep: bool, check: &mut Option<Duration>, now: Duration) {
+    if let Some(client) = client {
+        client.sent = client.sent.saturating_add(cost);
+        client.owed += cost;
+        if keep {
+            client.held += cost;
+        }
+        check.get_or_insert(now + CREDIT_DELAY);
     }
 }
 
@@ -119,6 +134,7 @@ impl Scheduler {
             names: 0,
             has_left: false,
             away_until: None,
+            catch_up: None,
             lineage: BTreeSet::new(),
         });
     }
@@ -129,6 +145,7 @@ impl Scheduler {
         if let Some(until) = client.away_until.take() {
             self.away.remove(&(until, id));
         }
+        client.catch_up = None;
         let links: Vec<u64> = client.links.keys().copied().collect();
         self.free_strays(id, u64::MAX);
         links.into_iter().for_each(|seq| self.let_go(id, seq));
@@ -178,6 +195,7 @@ impl Scheduler {
     }
 
     fn obey(&mut self, client: ClientId, message: FromClient) -> Result<(), Refusal> {
+        self.check_credit(client, &message)?;
         let entry_id = |seq| EntryId { client, seq };
         match message {
             FromClient::Call { seq, spec, mut args } => {
@@ -188,18 +206,27 @@ impl Scheduler {
                 self.resolve_links(client, &mut args);
                 let spec = self.shared_spec(client, spec);
                 self.add_entry(client, seq, Kind::Call(spec), false)?;
-                self.add_items(entry_id(seq), args)
+                self.add_items(entry_id(seq), args);
+                Ok(())
             }
-            FromClient::Map { seq, spec } => self.add_entry(client, seq, Kind::Map(spec), true),
+            FromClient::Map { seq, spec } => {
+                self.add_entry(client, seq, Kind::Map(spec), true)?;
+                self.charge(client, ENTRY_COST, true);
+                Ok(())
+            }
             FromClient::Items { seq, mut args } => {
                 self.check_args(entry_id(seq), &args, false)?;
                 self.resolve_links(client, &mut args);
                 match self.entries.get(&entry_id(seq)) {
                     Some(entry) if entry.open => self.add_items(entry_id(seq), args),
-                    Some(entry) if !entry.is_abandoned => Err(Refusal::NotOpen { seq }),
+                    Some(entry) if !entry.is_abandoned => return Err(Refusal::NotOpen { seq }),
                     // Released while these were on their way: they were sent, so they are credited.
-                    _ => self.known(client, seq).and_then(|()| self.charge(client, args.run.bytes().len() as u64, false)),
+                    _ => {
+                        self.known(client, seq)?;
+                        self.charge(client, args.cost(), false);
+                    }
                 }
+                Ok(())
             }
             FromClient::Close { seq } => {
                 match self.entries.get(&entry_id(seq)) {
@@ -216,7 +243,7 @@ impl Scheduler {
                         Err(Refusal::DataLength { seq, announced: len, actual: bytes.len() as u64 })
                     }
                     Some(bytes) => {
-                        self.charge(client, len, true)?;
+                        self.charge(client, len + ENTRY_COST, true);
                         let Some(entry) = self.entries.get_mut(&entry_id(seq)) else { return Ok(()) };
                         entry.items.push(1, State::Inline);
                         // Longer than a run can be: no message carries that.
@@ -227,6 +254,7 @@ impl Scheduler {
                         Ok(())
                     }
                     None => {
+                        self.charge(client, ENTRY_COST, true);
                         if let Some(entry) = self.entries.get_mut(&entry_id(seq)) {
                             entry.items.push(1, State::Uploading);
                             self.ledger.touch(entry_id(seq), 0, &(0..1));
@@ -377,7 +405,9 @@ impl Scheduler {
     /// No more items will come: what waits for one that did not come fails.
     pub(super) fn close_map(&mut self, id: EntryId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        entry.open = false;
+        if std::mem::take(&mut entry.open) {
+            give_back(self.clients.get_mut(&id.client), ENTRY_COST, &mut self.credit_check, self.now);
+        }
         self.ledger.touch_entry(id, entry);
         let len = entry.items.len();
         for (_, consumer, consumers, _) in self.hits(id, &(len..u64::MAX)) {
@@ -466,21 +496,22 @@ impl Scheduler {
         super::status::add(counts, entry.items.state_counts(span.first..span.first + span.count));
     }
 
-    /// Takes bytes that a client sent into account.
-    pub(super) fn charge(&mut self, id: ClientId, bytes: u64, keep: bool) -> Result<(), Refusal> {
-        let Some(client) = self.clients.get_mut(&id) else { return Ok(()) };
+    /// Whether a client may send on.
+    fn check_credit(&self, id: ClientId, message: &FromClient) -> Result<(), Refusal> {
+        use FromClient::{Call, Data, Items, Map};
+        let Some(client) =
+            self.clients.get(&id).filter(|_| matches!(message, Call { .. } | Map { .. } | Items { .. } | Data { .. }))
+        else {
+            return Ok(());
+        };
         let overdrawn = client.sent.saturating_sub(client.granted);
         let tolerance = CREDIT_TOLERANCE + if client.is_restored { FORGOTTEN_CREDIT } else { 0 };
-        if overdrawn > tolerance {
-            return Err(Refusal::Credit { bytes: overdrawn });
-        }
-        client.sent = client.sent.saturating_add(bytes);
-        client.owed += bytes;
-        if keep {
-            client.held += bytes;
-        }
-        self.credit_check = self.credit_check.or(Some(self.now + CREDIT_DELAY));
-        Ok(())
+        if overdrawn > tolerance { Err(Refusal::Credit { bytes: overdrawn }) } else { Ok(()) }
+    }
+
+    /// Takes into account what a client sent, and what is kept of that.
+    fn charge(&mut self, id: ClientId, cost: u64, keep: bool) {
+        charge(self.clients.get_mut(&id), cost, keep, &mut self.credit_check, self.now);
     }
 
     /// Gives credit back: large amounts at once, small ones after a while, none while a client's arguments fill its share.

@@ -9,7 +9,6 @@ use super::{
     entry::{ArgChunk, Entry, Kind, Oddity, Replicas},
     facts::{DETACHED, DeathFact, EntryFact, Fact, HistoryFact, NameFact, RELEASED, SharingFact, Standing, StatesFact, WANTED},
     items::{CHUNK, Items, State},
-    register::{HOLE_BYTES, ITEM_BYTES},
 };
 use crate::{
     TaskError,
@@ -87,7 +86,7 @@ impl Draft {
             require(entry.spec().is_some() && count > 0 && count as usize <= RUN_ITEMS, "its arguments")?;
             require(first >= end && first.checked_add(count).is_some_and(|end| end <= self.head.len), "its arguments")?;
             end = first + count;
-            let bytes = args.run.bytes().len() as u64 + count * ITEM_BYTES + args.holes.len() as u64 * HOLE_BYTES;
+            let bytes = entry.cost_of(&args);
             entry.args.push_back(ArgChunk { first, count, args, bytes, holding: 0, edges: Vec::new() });
         }
         Ok(())
@@ -180,15 +179,6 @@ impl Draft {
 }
 
 impl Entry {
-    /// Bytes that are kept of it for its client.
-    pub(super) fn held(&self) -> u64 {
-        let args: u64 = self.args.iter().map(|chunk| chunk.bytes).sum();
-        match self.kind {
-            Kind::Data { len, .. } if self.items.count(State::Inline) > 0 => args.saturating_add(len),
-            _ => args,
-        }
-    }
-
     /// Whether the arguments of all of these items are there.
     fn has_args(&self, items: Range<u64>) -> bool {
         let mut at = items.start;

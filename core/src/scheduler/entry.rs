@@ -19,7 +19,7 @@ use crate::{
     TaskError,
     codec::Args,
     ids::{EntryId, Hash, RunId, WorkerId},
-    wire::SharedSpec,
+    wire::{ENTRY_COST, SharedSpec},
 };
 
 /// What an entry is.
@@ -146,6 +146,8 @@ pub(super) struct Oddity {
     pub(super) on_trial: bool,
     /// How often inputs, or its value, could not be had from where they are said to be.
     pub(super) misses: u32,
+    /// Where its value was, each time that it was lost because nobody could read it there. Kept while it is stored again.
+    pub(super) unread: Vec<String>,
 }
 
 impl Entry {
@@ -188,6 +190,22 @@ impl Entry {
     /// The task's name, or what data is called in errors.
     pub(super) fn name(&self) -> &str {
         self.spec().map_or("scatter", |spec| &spec.name)
+    }
+
+    /// What arguments for it cost its client, as long as any of them is kept: a call comes with its arguments and is over with them.
+    pub(super) fn cost_of(&self, args: &Args) -> u64 {
+        args.cost() + if self.is_call() { ENTRY_COST } else { 0 }
+    }
+
+    /// What is kept of it at its client's cost.
+    pub(super) fn held(&self) -> u64 {
+        let args: u64 = self.args.iter().map(|chunk| chunk.bytes).sum();
+        args.saturating_add(match self.kind {
+            Kind::Map(_) if self.open => ENTRY_COST,
+            Kind::Data { len, .. } if self.items.count(State::Inline) > 0 => len.saturating_add(ENTRY_COST),
+            Kind::Data { .. } if self.items.count(State::Uploading) > 0 => ENTRY_COST,
+            _ => 0,
+        })
     }
 
     /// Whether nothing is left of it.

@@ -84,6 +84,8 @@ pub(super) struct Worker {
     pub(super) copies: BTreeSet<Key>,
     /// Bytes of those that it has, about: announced ones count.
     pub(super) held_bytes: u64,
+    /// How often the shell asked it for a value that it is said to have, and it did not have it.
+    pub(super) unserved: u32,
     /// Data that clients were told to upload here and that is not here yet, as far as is known.
     pub(super) uploads: BTreeSet<EntryId>,
     /// Calls that could be sent ahead to it once there is room.
@@ -239,6 +241,7 @@ impl Scheduler {
             handing: BTreeSet::new(),
             copies: BTreeSet::new(),
             held_bytes: 0,
+            unserved: 0,
             candidates: BTreeSet::new(),
             load: Load::default(),
             place: Standing::default(),

@@ -16,7 +16,7 @@ use crate::{
     codec::{Args, Span},
     fault::{self, Fault},
     ids::EntryId,
-    wire::{ToClient, ToWorker},
+    wire::{ENTRY_COST, ToClient, ToWorker},
 };
 
 /// What others need of an item.
@@ -73,6 +73,7 @@ impl Scheduler {
             self.todo.push_back(Todo::Ended(id, range.clone()));
         }
         if from == State::Uploading {
+            give_back(self.clients.get_mut(&id.client), ENTRY_COST, &mut self.credit_check, self.now);
             self.end_upload(id);
             return self.say_taken(id);
         }
@@ -290,7 +291,7 @@ impl Scheduler {
                 let ledger = &mut self.ledger;
                 entry.values.remove(part.clone(), |first| ledger.drop_row(id, Part::Values, first));
                 if let Kind::Data { len, .. } = entry.kind {
-                    give_back(self.clients.get_mut(&id.client), len, &mut self.credit_check, self.now);
+                    give_back(self.clients.get_mut(&id.client), len + ENTRY_COST, &mut self.credit_check, self.now);
                 }
             }
             State::Failed => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Action, Departure, Scheduler,
-    entry::{Cause, Kind, Replicas},
+    entry::{Cause, Kind, Oddity, Replicas},
     facts::Part,
     items::State,
     lifecycle::Need,
@@ -23,8 +23,6 @@ use crate::{
 
 /// Places named to whoever is to fetch a value.
 const MAX_PLACES: usize = 3;
-/// A client may fail to fetch a value so often before its replicas count as lost.
-const MAX_UNREACHABLE: u32 = 3;
 /// Workers that are named when data is lost with them.
 const MAX_BEEN: usize = 8;
 
@@ -35,7 +33,11 @@ impl Scheduler {
         let Some(from) = entry.items.state(key.index) else { return };
         self.ledger.put_stored(key, len, hash);
         entry.stored.insert(key.index, Replicas::on(worker, len, hash));
+        let unread = entry.oddities.get_mut(&key.index).map(|oddity| std::mem::take(&mut oddity.unread));
         entry.forget_oddities(key.index..key.index + 1);
+        if let Some(unread) = unread.filter(|unread| !unread.is_empty()) {
+            entry.oddities.insert(key.index, Oddity { unread, ..Oddity::default() });
+        }
         if let Some(worker) = worker.and_then(|worker| self.fleet.workers.get_mut(&worker)) {
             worker.holds.insert(key);
             worker.held_bytes = worker.held_bytes.saturating_add(len);
@@ -194,17 +196,23 @@ impl Scheduler {
 
     /// Notes of data that its worker is gone: if it is lost in the end, people want to know with whom.
     pub(super) fn note_departure(&mut self, key: Key, worker: &str, departure: Departure) {
-        let Some(entry) = self.entries.get_mut(&key.entry).filter(|entry| matches!(entry.kind, Kind::Data { .. })) else {
-            return;
-        };
-        let Some(replicas) = entry.stored.get_mut(&key.index).filter(|replicas| replicas.been.len() < MAX_BEEN) else { return };
         let how = match departure {
             Departure::Died => "died",
             Departure::CutOff => "fell silent",
             Departure::Lost => "lost its connection",
             Departure::Left => "left",
         };
-        replicas.been.push(format!("{worker} ({how})"));
+        self.note_gone(key, || format!("{worker} ({how})"));
+    }
+
+    /// Notes of data who had it and has it no more.
+    pub(super) fn note_gone(&mut self, key: Key, who: impl FnOnce() -> String) {
+        let Some(entry) = self.entries.get_mut(&key.entry).filter(|entry| matches!(entry.kind, Kind::Data { .. })) else {
+            return;
+        };
+        if let Some(replicas) = entry.stored.get_mut(&key.index).filter(|replicas| replicas.been.len() < MAX_BEEN) {
+            replicas.been.push(who());
+        }
     }
 
     /// A stored value is nowhere.
@@ -230,7 +238,7 @@ impl Scheduler {
                  client had more than {} bytes of them",
                 self.config.client_bytes
             )),
-            (State::Stored | State::Away, _) => None,
+            (State::Stored | State::Away, _) => entry.oddities.get(&key.index).and_then(Oddity::unreadable),
             _ => return,
         };
         if let Some(message) = message {
@@ -251,6 +259,9 @@ impl Scheduler {
             }
         } else {
             let to = if need == Need::Lineage { State::Dormant } else { State::Released };
+            if let Some(entry) = self.entries.get_mut(&key.entry) {
+                entry.forget_oddities(range.clone());
+            }
             self.shift(key.entry, range.clone(), segment.state, to);
             self.todo.push_back(Todo::Free(key.entry, range));
         }
@@ -271,41 +282,6 @@ impl Scheduler {
                 }
             }
         }
-    }
-
-    /// A client could not fetch a value, its own or one that it took up, from any of its places.
-    pub(super) fn unreachable(&mut self, mine: Key) {
-        let key = self.origin(mine);
-        let Some(entry) = self.entries.get_mut(&key.entry) else { return };
-        let state = entry.items.state(key.index).filter(|state| state.is_stored() && entry.items.is_wanted(key.index));
-        let Some(state) = state else { return };
-        let is_irretrievable = state == State::Final || matches!(entry.kind, Kind::Data { .. });
-        if is_irretrievable && mine != key {
-            return self.unreachable_to_taker(mine, key);
-        }
-        let oddity = entry.oddities.entry(key.index).or_default();
-        oddity.misses += 1;
-        if oddity.misses < MAX_UNREACHABLE {
-            return self.tell_stored(key);
-        }
-        oddity.misses = 0;
-        self.lose(key);
-    }
-
-    /// As [`unreachable`](Self::unreachable), of what was taken up and nobody can compute again: its client and all others keep it, and only
-    /// who cannot get it does without.
-    fn unreachable_to_taker(&mut self, mine: Key, key: Key) {
-        let link = self.clients.get_mut(&mine.entry.client).and_then(|client| client.links.get_mut(&mine.entry.seq));
-        let (Some(link), Some(entry)) = (link, self.entries.get(&key.entry)) else { return };
-        link.misses += 1;
-        if link.misses < MAX_UNREACHABLE {
-            let start = link.items.start;
-            return self.report(key.entry, key.index..key.index + 1, mine.entry, start);
-        }
-        link.misses = 0;
-        let message = format!("the value {key} was there and could not be fetched, {MAX_UNREACHABLE} times: take it up again");
-        let error = TaskError::new(TaskErrorKind::DataLost, entry.name(), key, message);
-        self.tell_client(mine.entry.client, ToClient::Failed { seq: mine.entry.seq, index: mine.index, error });
     }
 
     /// Tells the client where its result is.

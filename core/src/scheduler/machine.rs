@@ -24,7 +24,7 @@ use super::{
 use crate::{
     codec::Span,
     fault::{self, Fault},
-    ids::{ClientId, EntryId, Key, RunId, WorkerId},
+    ids::{ClientId, EntryId, Hash, Key, RunId, WorkerId},
     wire::{ToClient, ToWorker},
 };
 
@@ -143,6 +143,7 @@ impl Scheduler {
             Event::ClientLeft { client } => self.client_left(client),
             Event::ClientLost { client } => self.client_lost(client),
             Event::ClientReturned { client } => self.client_returned(client),
+            Event::ClientHasRoom { client } => self.report_more(client),
             Event::ClientRevoked { client } => self.refuse_client(client, &Refusal::Revoked),
             Event::FromClient(client, message) => self.client_said(client, message),
             Event::WorkerJoined { worker, who, name, hello } => self.worker_joined(worker, who, name, hello),
@@ -151,6 +152,7 @@ impl Scheduler {
             Event::WorkerRevoked { worker } => self.refuse_worker(worker, &Refusal::Revoked),
             Event::FromWorker(worker, message) => self.worker_said(worker, message),
             Event::Held { key, len, hash } => self.held(key, len, hash),
+            Event::Unserved { worker, key, len, hash } => self.unserved(worker, key, len, hash),
             Event::Cancel(span) => self.cancel_for_operator(span),
             Event::Recorded { records } => self.recorded(records),
             Event::Tick => {}
@@ -201,6 +203,14 @@ impl Scheduler {
             },
             _ => Location::Nowhere,
         }
+    }
+
+    /// Length and hash of a stored value.
+    #[must_use]
+    pub fn measure(&self, key: Key) -> Option<(u64, Hash)> {
+        let key = self.origin(key);
+        let replicas = self.entries.get(&key.entry)?.stored.get(&key.index)?;
+        Some((replicas.len, replicas.hash))
     }
 
     /// Forgets an entry of which nothing is left, or whose client is gone.

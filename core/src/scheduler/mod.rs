@@ -16,6 +16,7 @@
 //! | `sharing` | what is detached, published, and taken up by other clients |
 //! | `away` | clients without a connection, and what they are told when they return |
 //! | `lifecycle`, `loss`, `lineage`, `rest` | items changing state, and what follows for others; what can be computed again; retries |
+//! | `unread` | stored values that cannot be read where they are said to be, and workers of which that is known |
 //! | `copies` | how many workers have a value, and who takes over what another one leaves behind |
 //! | `facts`, `ledger`, `restore`, `draft` | what a journal keeps; what of an event is recorded; a machine from what was kept, an entry from its facts |
 //! | `queue`, `placement`, `assign`, `ahead`, `recall` | which items go to which worker, when |
@@ -61,6 +62,7 @@ mod status;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod unread;
 mod values;
 mod why;
 
@@ -113,6 +115,11 @@ pub enum Event {
         /// Its number.
         client: ClientId,
     },
+    /// What was said to a client is written ([`Action::AwaitRoom`]).
+    ClientHasRoom {
+        /// Its number.
+        client: ClientId,
+    },
     /// A client's right to be here was revoked: it is told and sent away.
     ClientRevoked {
         /// Its number.
@@ -159,6 +166,18 @@ pub enum Event {
         /// Hash.
         hash: Hash,
     },
+    /// The shell asked a worker, which answered, for a value of such a length and hash that it is said to have: it does not have it, or has
+    /// another one in its place. A worker that does not answer, or not to the end, is no such case.
+    Unserved {
+        /// Whom it asked.
+        worker: WorkerId,
+        /// For what.
+        key: Key,
+        /// Length in bytes.
+        len: u64,
+        /// Hash.
+        hash: Hash,
+    },
     /// An operator cancels these items. A span from 0 to the last number stands for all of an entry, to come or not.
     Cancel(Span),
     /// So many of the records in [`Action::Record`], counted from the machine's beginning, will outlive this process.
@@ -194,6 +213,9 @@ pub enum Action {
     Drop(Span),
     /// What of the event is to be kept for a restart, all of it or none; only with [`Config::journal`].
     Record(Vec<Record>),
+    /// Say [`Event::ClientHasRoom`] once what was said to the client is written: there is more for it. Whatever becomes of its connection
+    /// before then makes that void.
+    AwaitRoom(ClientId),
     /// Close a client's connection once what was said to it is written.
     DisconnectClient(ClientId),
     /// Nothing is left of a client: it cannot return.
@@ -227,10 +249,12 @@ pub struct Config {
     pub pipeline: u32,
     /// Calls that are sent ahead to one worker at a time, before their inputs are there; 0 to send none.
     pub ahead: u64,
-    /// Bytes of arguments of one client that are kept before its credit is held back; arguments that are kept only in case a stored
-    /// result is lost are let go then.
+    /// Bytes of results that a client which returns is told of at a time: more when it has read these.
+    pub report_bytes: u64,
+    /// Bytes of arguments of one client that are kept before its credit is held back, and what is kept of each entry and item that is not
+    /// over; arguments that are kept only in case a stored result is lost are let go then.
     pub client_bytes: u64,
-    /// Bytes of arguments that a client may send ahead of credit.
+    /// What a client may send ahead of credit, in bytes: of arguments, and for each entry and item ([`FromClient::cost`]).
     pub credit: u64,
     /// A worker is cut off when nothing was heard of it for so long.
     pub lease: Duration,
@@ -262,6 +286,7 @@ impl Default for Config {
             batch_time: Duration::from_millis(4),
             pipeline: 2,
             ahead: 256,
+            report_bytes: 16 << 20,
             client_bytes: 1 << 30,
             credit: 64 << 20,
             lease: Duration::from_secs(1),

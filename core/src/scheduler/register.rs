@@ -5,6 +5,7 @@ use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use super::{
     Scheduler,
+    clients::charge,
     edges::Edge,
     entry::{ArgChunk, Cause, Entry},
     items::State,
@@ -18,9 +19,6 @@ use crate::{
 
 /// Values that one field of an item may name: those of all fields are counted in 32 bits.
 pub(super) const MAX_INPUTS: u64 = 1 << 28;
-/// Charged for an item and for a hole, in addition to the bytes.
-pub(super) const ITEM_BYTES: u64 = 1;
-pub(super) const HOLE_BYTES: u64 = 128;
 
 /// What a span of keys has for an item that names it.
 #[derive(Debug, Default)]
@@ -63,23 +61,19 @@ impl Scheduler {
     }
 
     /// Appends items to an entry. The arguments were checked.
-    pub(super) fn add_items(&mut self, id: EntryId, args: Args) -> Result<(), Refusal> {
+    pub(super) fn add_items(&mut self, id: EntryId, args: Args) {
         let count = u64::from(args.count());
         if count == 0 {
-            return Ok(());
+            return;
         }
-        let bytes = args.run.bytes().len() as u64;
-        self.charge(id.client, bytes, true)?;
-        let extra = count * ITEM_BYTES + args.holes.len() as u64 * HOLE_BYTES;
-        if let Some(client) = self.clients.get_mut(&id.client) {
-            client.held += extra;
-        }
-        let Some(entry) = self.entries.get_mut(&id) else { return Ok(()) };
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let bytes = entry.cost_of(&args);
+        charge(self.clients.get_mut(&id.client), bytes, true, &mut self.credit_check, self.now);
         let first = entry.items.len();
         entry.items.push(count, State::Waiting);
         self.ledger.touch_entry(id, entry);
         self.ledger.put_args(id, first, &args);
-        let chunk = ArgChunk { first, count, args, bytes: bytes + extra, holding: count, edges: Vec::new() };
+        let chunk = ArgChunk { first, count, args, bytes, holding: count, edges: Vec::new() };
         if entry.args.is_empty() {
             entry.args.reserve_exact(1);
         }
@@ -95,7 +89,6 @@ impl Scheduler {
         if is_cancelled {
             self.cancel_pending(&Span { entry: id, first, count });
         }
-        Ok(())
     }
 
     /// Makes an edge of each span that the holes of the arguments from item `first` name.

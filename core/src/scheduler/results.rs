@@ -142,7 +142,7 @@ impl Scheduler {
             let is_input = inputs.iter().any(|span| span.entry == key.entry && key.index.wrapping_sub(span.first) < span.count);
             let state = self.entries.get(&key.entry).and_then(|entry| entry.items.state(key.index));
             if is_input && state.is_some_and(State::is_stored) {
-                self.lose(key);
+                self.lose_unread(key);
             }
         }
     }

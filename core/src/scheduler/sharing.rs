@@ -165,7 +165,7 @@ impl Scheduler {
             entry.share().takers.insert((client, seq), items.clone());
             self.ledger.touch_sharing(id, entry);
         }
-        self.report(id, items.clone(), mine, items.start);
+        self.report_taken_up(mine);
         Ok(())
     }
 
@@ -212,7 +212,7 @@ impl Scheduler {
         for (mine, items) in takers {
             let (start, end) = (range.start.max(items.start), range.end.min(items.end));
             if start < end {
-                self.report(id, start..end, mine, items.start);
+                self.report(id, start..end, mine, items.start, &mut { u64::MAX });
             }
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use quinn::Connection;
 use tokio::task::JoinSet;
 
-use super::hub::{Hub, Peer, Source};
+use super::hub::{Hub, Peer, Source, Stored};
 use crate::{
     ids::{Hash, Key},
     net::blobs::{BlobError, Incoming, MAX_MODULE_BYTES, MAX_VALUE_BYTES, STALL, ask},
@@ -55,18 +55,35 @@ async fn serve_one(hub: &Hub, mut incoming: Incoming, peer: Peer) -> Result<(), 
 }
 
 async fn send_value(hub: &Hub, incoming: Incoming, key: Key, peer: Peer) -> Result<(), BlobError> {
-    let (key, workers) = match hub.find(key, peer) {
+    let (value, workers) = match hub.find(key, peer) {
         Source::Here(bytes, hash) => {
             let hash = hash.unwrap_or_else(|| Hash::of(&bytes));
             return incoming.found(bytes, hash).await;
         }
-        Source::Workers(key, workers) => (key, workers),
-        Source::Nowhere => (key, Vec::new()),
+        Source::Workers(value, workers) => (value, workers),
+        Source::Nowhere => return incoming.reply(&BlobReply::NotFound).await,
     };
-    for worker in workers {
-        match ask(&worker, &BlobRequest::Get { key, grant: None }, STALL).await {
-            Ok(answer) => return incoming.relay(answer).await,
-            Err(error) => tracing::debug!(%key, %error, "a worker did not give a value that it has"),
+    let Stored { key, len, hash } = value;
+    for (worker, connection) in workers {
+        let asked = ask(&connection, &BlobRequest::Get { key, grant: None }, STALL).await;
+        let found = asked.and_then(|answer| match (answer.len, answer.hash) == (len, hash) {
+            true => Ok(answer),
+            false => Err(BlobError::Corrupt),
+        });
+        let error = match found {
+            Ok(answer) => match incoming.relay(answer).await {
+                Err(BlobError::Corrupt) => {
+                    hub.unserved(worker, value);
+                    return Err(BlobError::Corrupt);
+                }
+                relayed => return relayed,
+            },
+            Err(error) => error,
+        };
+        tracing::debug!(%key, %worker, %error, "a worker did not give a value that it has");
+        // A worker that answers late, or whose connection broke, says nothing of what it has.
+        if !matches!(error, BlobError::Stalled | BlobError::Lost { .. }) {
+            hub.unserved(worker, value);
         }
     }
     incoming.reply(&BlobReply::NotFound).await

@@ -297,11 +297,18 @@ impl Gate {
         event: impl Fn(M) -> Event,
     ) -> Result<(), ControlError> {
         let mut batch = Vec::new();
-        while inlet.read(&mut batch).await? {
-            self.hub.room_to_record().await;
-            self.hub.feed(peer, outbox, batch.drain(..).map(&event));
+        loop {
+            tokio::select! {
+                more = inlet.read(&mut batch) => {
+                    if !more? {
+                        return Ok(());
+                    }
+                    self.hub.room_to_record().await;
+                    self.hub.feed(peer, outbox, batch.drain(..).map(&event));
+                }
+                () = outbox.room() => self.hub.has_room(peer, outbox),
+            }
         }
-        Ok(())
     }
 }
 

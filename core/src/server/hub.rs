@@ -70,8 +70,16 @@ impl Seat {
 pub(super) enum Source {
     Here(Bytes, Option<Hash>),
     /// These workers have it, and know it by that name.
-    Workers(Key, Vec<Connection>),
+    Workers(Stored, Vec<(WorkerId, Connection)>),
     Nowhere,
+}
+
+/// A value that workers have.
+#[derive(Clone, Copy)]
+pub(super) struct Stored {
+    pub(super) key: Key,
+    pub(super) len: u64,
+    pub(super) hash: Hash,
 }
 
 /// Data that is kept here, with the room that it takes up.
@@ -324,6 +332,15 @@ impl Hub {
         self.handle(state, events);
     }
 
+    /// What was said to the peer with that outbox is written.
+    pub(super) fn has_room(&self, peer: Peer, outbox: &Outbox) {
+        let state = self.state.lock();
+        let is_here = state.seats.get(&peer).is_some_and(|seat| seat.outbox.is(outbox));
+        if let (Peer::Client(client), true) = (peer, is_here) {
+            self.handle(state, [Event::ClientHasRoom { client }]);
+        }
+    }
+
     /// Breaks the connections of all clients that are here.
     #[cfg(test)]
     pub(super) fn cut(&self) {
@@ -362,12 +379,19 @@ impl Hub {
                 None => Source::Nowhere,
             },
             Location::Workers(workers) => {
-                let others = workers.into_iter().map(Peer::Worker).filter(|&worker| worker != asking);
-                let key = state.machine.origin(key);
-                Source::Workers(key, others.filter_map(|worker| Some(state.seats.get(&worker)?.connection.clone())).collect())
+                let Some((len, hash)) = state.machine.measure(key) else { return Source::Nowhere };
+                let others = workers.into_iter().filter(|&worker| Peer::Worker(worker) != asking);
+                let connection = |worker| Some((worker, state.seats.get(&Peer::Worker(worker))?.connection.clone()));
+                Source::Workers(Stored { key: state.machine.origin(key), len, hash }, others.filter_map(connection).collect())
             }
             Location::Nowhere => Source::Nowhere,
         }
+    }
+
+    /// A worker does not have what it says it has.
+    pub(super) fn unserved(&self, worker: WorkerId, value: Stored) {
+        let Stored { key, len, hash } = value;
+        self.handle(self.state.lock(), [Event::Unserved { worker, key, len, hash }]);
     }
 
     /// Ticks when the state machine wants it.
@@ -460,6 +484,11 @@ impl State {
                     self.sessions.note_records(&records);
                     if let Some(journal) = journal {
                         journal.push(records);
+                    }
+                }
+                Action::AwaitRoom(client) => {
+                    if let Some(seat) = self.seats.get(&Peer::Client(client)) {
+                        seat.outbox.ask_room();
                     }
                 }
                 Action::DisconnectClient(client) => self.dismiss(Peer::Client(client)),

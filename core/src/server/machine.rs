@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     codec::Span,
-    ids::{ClientId, Key, WorkerId},
+    ids::{ClientId, Hash, Key, WorkerId},
     scheduler::{Action, Event, Location, Scheduler, Status},
     wire::operator::{Failures, OperatorRefusal, Tasks},
 };
@@ -16,6 +16,7 @@ pub(super) trait Machine: Send {
     fn next_deadline(&self) -> Option<Duration>;
     fn origin(&self, key: Key) -> Key;
     fn locate(&self, key: Key) -> Location;
+    fn measure(&self, key: Key) -> Option<(u64, Hash)>;
     fn may_read(&self, worker: WorkerId, key: Key) -> bool;
     fn status(&self) -> Status;
     fn tasks(&self, now: Duration, limit: usize) -> Tasks;
@@ -42,6 +43,10 @@ impl Machine for Scheduler {
 
     fn locate(&self, key: Key) -> Location {
         Scheduler::locate(self, key)
+    }
+
+    fn measure(&self, key: Key) -> Option<(u64, Hash)> {
+        Scheduler::measure(self, key)
     }
 
     fn may_read(&self, worker: WorkerId, key: Key) -> bool {

@@ -221,7 +221,8 @@ pub struct Waiting {
 }
 
 /// A message to a client. An item is reported once as done, stored, failed or cancelled, and then again only after
-/// [`ToClient::Lost`], or when the client returns on another connection: it may have missed anything then.
+/// [`ToClient::Lost`], or when the client returns on another connection: it may have missed anything then, and is told of it in portions, while it hears
+/// what is new.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ToClient {
     /// Consecutive items finished; here are their results.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quicsand::{
-    ids::{Hash, Identity, Key},
-    scheduler::Location,
+    ids::{Hash, Identity, Key, WorkerId},
+    scheduler::{Event, Location},
     wire::blob::Place,
 };
 
@@ -82,16 +82,27 @@ impl World {
         match self.hub.scheduler.locate(fetch.key) {
             Location::Inline(bytes) => Some(bytes),
             Location::Held => self.hub.held.get(&fetch.key).map(|(bytes, _)| bytes.clone()),
-            Location::Workers(workers) => workers.into_iter().find_map(|worker| {
-                let link = *self.hub.seats.get(&Peer::Worker(worker))?;
-                let Process::Worker(pid) = self.arrives(link)? else { return None };
-                let is_there =
-                    |process: &WorkerProcess| Process::Worker(pid) != fetch.asker.process && !process.is_frozen(self.now);
-                let answers = self.workers.get(&pid).is_some_and(is_there) && self.blocked(link).is_none();
-                answers.then(|| self.served(pid, fetch.key, Some(worker), fetch.hash))?
-            }),
+            Location::Workers(workers) => workers.into_iter().find_map(|worker| self.relayed_from(worker, fetch)),
             Location::Nowhere => None,
         }
+    }
+
+    /// A value from a worker that is said to have it; the scheduler hears of one that answers and does not.
+    fn relayed_from(&mut self, worker: WorkerId, fetch: &Fetch) -> Option<Bytes> {
+        let link = *self.hub.seats.get(&Peer::Worker(worker))?;
+        let Process::Worker(pid) = self.arrives(link)? else { return None };
+        let is_there = |process: &WorkerProcess| {
+            process.id() == Some(worker) && Process::Worker(pid) != fetch.asker.process && !process.is_frozen(self.now)
+        };
+        if !self.workers.get(&pid).is_some_and(is_there) || self.blocked(link).is_some() {
+            return None;
+        }
+        let &Fetch { key, len, hash, .. } = fetch;
+        let found = self.served(pid, key, Some(worker), hash);
+        if found.is_none() && self.hub.scheduler.measure(key) == Some((len, hash)) {
+            self.hub_event(Event::Unserved { worker, key, len, hash });
+        }
+        found
     }
 
     fn value_at(&mut self, place: &Place, key: Key, who: Identity, hash: Hash) -> Option<Bytes> {

@@ -9,7 +9,7 @@ use quicsand::{
     bookkeeping::{Bookkeeping, Known, Touched},
     codec::{Args, Span},
     ids::{ClientId, EntryId, Hash, Identity, Key},
-    wire::{FromClient, SharedSpec, ToClient, Validate},
+    wire::{ENTRY_COST, FromClient, SharedSpec, ToClient, Validate},
 };
 
 use super::{
@@ -272,7 +272,8 @@ impl World {
             let cost = match process.jobs.front() {
                 None => return,
                 Some(Job::Close { .. }) => 0,
-                Some(Job::Call { args, .. } | Job::Items { args, .. }) => args.run.bytes().len() as u64,
+                Some(Job::Call { args, .. }) => ENTRY_COST + args.cost(),
+                Some(Job::Items { args, .. }) => args.cost(),
             };
             if !book.take_credit(cost) {
                 return;

@@ -259,6 +259,7 @@ impl World {
                 }
                 Action::DisconnectClient(client) => self.dismiss(Peer::Client(client), &mut post),
                 Action::Record(_) => panic!("there is no journal"),
+                Action::AwaitRoom(_) => panic!("less than a portion is said"),
                 Action::ForgetClient(client) => drop(self.hub.sessions.remove(&client)),
                 Action::Probe(worker) => {
                     if self.rng.chance(500) {

@@ -4,7 +4,7 @@ use quicsand::{
     Options, Requirements,
     codec::{Args, Hole, RunBuilder, Source, Span},
     ids::{EntryId, Hash, TaskId},
-    wire::{CallSpec, FromClient, SharedSpec},
+    wire::{CallSpec, ENTRY_COST, FromClient, SharedSpec},
 };
 
 use super::{
@@ -152,11 +152,15 @@ impl World {
         self.clients.get(&pid).map_or(BAD_MODULE, |process| process.module)
     }
 
-    /// Opens a map; gives its number.
+    /// Opens a map, if there is credit for it; gives its number.
     fn open_map(&mut self, pid: u32, retries: u32, is_window: bool) -> Option<u64> {
         let spec = self.spec(retries);
         let process = self.clients.get_mut(&pid)?;
-        let seq = process.book()?.open(0);
+        let book = process.book()?;
+        if !book.take_credit(ENTRY_COST) {
+            return None;
+        }
+        let seq = book.open(0);
         process.handles.insert(seq, Handle { count: 0, is_whole: false, is_window });
         self.say(pid, FromClient::Map { seq, spec });
         Some(seq)
@@ -196,12 +200,15 @@ impl World {
         let Some(process) = self.clients.get_mut(&pid) else { return };
         let kept: u64 = process.inline.values().sum();
         let Some((id, book)) = &mut process.member else { return };
-        let is_inline = !is_large && kept + len <= share && book.take_inline(len);
+        let is_inline = !is_large && kept + ENTRY_COST + len <= share && book.take_inline(len);
+        if !is_inline && !book.take_credit(ENTRY_COST) {
+            return;
+        }
         let seq = if is_inline { book.open_inline(len) } else { book.open(1) };
         if is_inline {
             let values = quicsand::codec::Run::single(bytes.clone()).unwrap_or_default();
             book.receive(quicsand::wire::ToClient::Done { seq, first: 0, values }, &mut Vec::new());
-            process.inline.insert(seq, len);
+            process.inline.insert(seq, ENTRY_COST + len);
         } else {
             book.keep_data(seq, bytes.clone(), hash);
         }

@@ -136,6 +136,8 @@ pub(super) enum Ending {
 
 /// Misses after which the scheduler gives an item up.
 const GIVEN_UP: u32 = 6;
+/// As often a result is lost because it could not be read, before its item fails.
+const UNREAD: u32 = 6;
 
 impl Graph {
     /// The fates of all items.
@@ -194,6 +196,7 @@ impl Graph {
         item.nature.fails > item.retries
             || poisonous
             || (troubles.sheds && missed(key) > 0)
+            || missed(key) >= UNREAD
             || (troubles.are_disks_full && item.is_long())
             || self.misses(item, troubles) >= GIVEN_UP
     }
@@ -243,7 +246,7 @@ impl Graph {
                         deaths >= troubles.max_deaths && *told == troubles.max_deaths
                     }
                     (TaskErrorKind::DataLost, None) => missed > 0,
-                    (TaskErrorKind::DataLost, Some(_)) => troubles.sheds && missed > 0,
+                    (TaskErrorKind::DataLost, Some(_)) => (troubles.sheds && missed > 0) || missed >= UNREAD,
                     (TaskErrorKind::Worker, Some(item)) => {
                         (troubles.are_disks_full && item.is_long()) || self.misses(item, troubles) >= GIVEN_UP
                     }

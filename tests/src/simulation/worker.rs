@@ -178,9 +178,8 @@ impl World {
             }
             Down::Worker(messages) => {
                 for message in messages {
-                    if matches!(message, ToWorker::Refused { .. }) {
-                        let is_revoked = self.workers.get(&pid).is_some_and(|process| process.is_revoked);
-                        assert!(is_revoked, "worker process {pid} was refused: {message:?}");
+                    if let ToWorker::Refused { reason } = &message {
+                        self.worker_refused(pid, reason);
                     }
                     self.worker_event(pid, Event::Message(message));
                 }
@@ -189,6 +188,17 @@ impl World {
             Down::ClientWelcome { .. } | Down::ClientBack { .. } | Down::Forgotten | Down::Client(_) => {
                 panic!("a worker got what is for clients")
             }
+        }
+    }
+
+    /// A process is shown the door: revoked, or because too much was damaged on its disk. Of such a one another is started in its place.
+    fn worker_refused(&mut self, pid: u32, reason: &str) {
+        let Some(process) = self.workers.get_mut(&pid) else { return };
+        let (kind, is_damaged) = (process.kind, reason.contains("does not serve"));
+        process.is_revoked |= is_damaged;
+        assert!(process.is_revoked, "worker process {pid} was refused: {reason}");
+        if is_damaged {
+            self.spawn_worker(kind);
         }
     }
 

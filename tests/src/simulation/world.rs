@@ -151,7 +151,7 @@ impl Settings {
             config.credit = 100 + rng.below(1500);
         }
         if rng.chance(300) {
-            config.client_bytes = 2500 + rng.below(6000);
+            config.client_bytes = 20_000 + rng.below(60_000);
         }
         let storm = rng.chance(750).then(|| rng.millis(5, 800));
         let chunk_items = (config.credit / 16).clamp(1, 12) as u32;

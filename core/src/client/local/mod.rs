@@ -176,6 +176,7 @@ impl Local {
                     Action::ToWorker(_, message) => {
                         events.extend(self.to_worker(core, message).map(|answer| Event::FromWorker(WORKER, answer)));
                     }
+                    Action::AwaitRoom(client) => events.push_back(Event::ClientHasRoom { client }),
                     // Nothing is kept outside the scheduler, and closing is the owner's business.
                     Action::Drop(_)
                     | Action::Record(_)

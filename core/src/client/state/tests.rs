@@ -148,9 +148,10 @@ fn data_that_is_let_go_early_is_still_uploaded() {
 #[test]
 fn small_data_leaves_room_for_calls() {
     let mut book = Bookkeeping::new(ClientId(1), u64::MAX);
-    assert!(book.take_inline(INLINE_DATA));
-    let seq = book.open_inline(INLINE_DATA);
-    assert!(!book.take_inline(1) && book.take_credit(1));
+    let most = INLINE_DATA - ENTRY_COST;
+    assert!(book.take_inline(most));
+    let seq = book.open_inline(most);
+    assert!(!book.take_inline(0) && book.take_credit(1));
     book.forget(seq);
     assert!(book.take_inline(1));
 }
@@ -165,4 +166,17 @@ fn credit_is_spent_and_returned() {
     receive(&mut book, ToClient::Credit { total: 11 });
     receive(&mut book, ToClient::Credit { total: 10 });
     assert!(!book.take_credit(1), "what was said before counts once");
+}
+
+#[test]
+fn what_costs_more_than_there_can_be_waits_for_all_of_it() {
+    let mut book = Bookkeeping::new(ClientId(1), 10);
+    assert!(book.take_credit(1));
+    assert!(!book.take_credit(25));
+    receive(&mut book, ToClient::Credit { total: 11 });
+    assert!(book.take_credit(25));
+    receive(&mut book, ToClient::Credit { total: 20 });
+    assert!(!book.take_credit(1), "it is overdrawn");
+    receive(&mut book, ToClient::Credit { total: 36 });
+    assert!(book.take_credit(10) && !book.take_credit(1));
 }

@@ -6,7 +6,7 @@ use super::lab::*;
 use crate::{
     ids::{Hash, WorkerId},
     scheduler::{Action, Config, Event, Location},
-    wire::{FromClient, FromWorker, ToClient},
+    wire::{ENTRY_COST, FromClient, FromWorker, ITEM_COST, ToClient},
 };
 
 const LOST: Event = Event::ClientLost { client: CLIENT };
@@ -95,7 +95,7 @@ fn one_that_returns_in_time_may_stay() {
 #[test]
 fn credit_is_the_same_after_any_number_of_absences() {
     let mut lab = Lab::with(Config { credit: 1000, ..Config::default() });
-    let mut granted = 1000;
+    let (mut granted, sent) = (1000, ENTRY_COST + 300 * (1 + ITEM_COST));
     for round in 1..=20_u64 {
         lab.map(round, 300);
         lab.event(LOST);
@@ -109,9 +109,9 @@ fn credit_is_the_same_after_any_number_of_absences() {
             _ => None,
         });
         granted = totals.last().expect("it is told");
-        assert_eq!(granted - 300 * round, 1000, "what it may send now");
+        assert_eq!(granted - sent * round, 1000, "what it may send now");
     }
-    assert_eq!(granted, 7000);
+    assert_eq!(granted, 1000 + 20 * sent);
 }
 
 #[test]
@@ -143,4 +143,84 @@ fn an_offer_of_what_never_was_is_refused() {
     let mut lab = Lab::new();
     lab.client(FromClient::Offer { seq: 9 });
     assert!(lab.take().contains(&Action::DisconnectClient(CLIENT)));
+}
+
+#[test]
+fn a_client_that_returns_is_told_in_portions() {
+    let mut lab = Lab::with(Config { report_bytes: 1000, ..Config::default() });
+    lab.join(1, 1);
+    lab.map(1, 40);
+    lab.finish_all(|_| Duration::from_millis(1));
+    for seq in 2..=40 {
+        lab.call(seq, Vec::new());
+        let (worker, assignment) = lab.assignment();
+        match seq % 3 {
+            0 => lab.finish(worker, &assignment),
+            1 => lab.finish_stored(worker, assignment.run),
+            _ => lab.fail(worker, assignment.run),
+        }
+    }
+    lab.call(41, Vec::new());
+    let (worker, last) = lab.assignment();
+    let all: Vec<_> = lab.told();
+    lab.event(LOST);
+    lab.event(RETURNED);
+    let mut again = Vec::new();
+    let mut portions = 0;
+    while lab.actions.contains(&Action::AwaitRoom(CLIENT)) {
+        portions += 1;
+        if portions == 3 {
+            lab.client(FromClient::Call { seq: 42, spec: spec("f"), args: args(1, Vec::new()) });
+            // What is new is told of at once.
+            lab.finish(worker, &last);
+            assert!(matches!(lab.told().last(), Some(ToClient::Done { seq: 41, .. })));
+        } else {
+            let told = lab.told();
+            assert!(told.len() <= 8, "{told:?}");
+            again.extend(told);
+        }
+        lab.take();
+        lab.event(Event::ClientHasRoom { client: CLIENT });
+    }
+    assert!(portions >= 5, "{portions}");
+    again.extend(lab.told());
+    let (third, missing): (Vec<_>, Vec<_>) = all.iter().partition(|message| again.contains(message));
+    assert!(third.len() > 25 && missing.len() <= 8, "{missing:?}");
+    lab.event(Event::ClientHasRoom { client: CLIENT });
+    assert_eq!(lab.told(), [], "that was all");
+
+    // An absence begins anew.
+    lab.event(LOST);
+    lab.event(RETURNED);
+    lab.take();
+    lab.event(LOST);
+    lab.event(Event::ClientHasRoom { client: CLIENT });
+    assert_eq!(lab.take(), []);
+}
+
+#[test]
+fn one_long_map_is_told_in_portions() {
+    let mut lab = Lab::with(Config { report_bytes: 1000, ..Config::default() });
+    lab.join(1, 1);
+    lab.map(1, 5000);
+    lab.finish_all(|_| Duration::from_millis(1));
+    lab.told();
+    lab.event(LOST);
+    lab.event(RETURNED);
+    let (mut items, mut portions) = (0, 1);
+    loop {
+        let awaits = lab.actions.contains(&Action::AwaitRoom(CLIENT));
+        for message in lab.told() {
+            let ToClient::Done { seq: 1, first, values } = message else { panic!("{message:?}") };
+            assert_eq!(first, items);
+            items += u64::from(values.count());
+        }
+        if !awaits {
+            break;
+        }
+        lab.take();
+        portions += 1;
+        lab.event(Event::ClientHasRoom { client: CLIENT });
+    }
+    assert!(items == 5000 && portions > 2, "{items} items in {portions} portions");
 }

@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::lab::{CLIENT, Lab, args, entry, hole, key, same, span, spec, values};
 use crate::{
     TaskErrorKind,
-    codec::{Hole, Source},
+    codec::{Args, Hole, Run, Source},
+    ids::Hash,
     scheduler::{Action, Config, Event, Location},
-    wire::{FromClient, FromWorker, InputPlace, StateCounts, ToClient, ToWorker},
+    wire::{ENTRY_COST, FromClient, FromWorker, ITEM_COST, InputPlace, StateCounts, ToClient, ToWorker},
 };
 
 #[test]
@@ -236,7 +239,7 @@ fn a_sliding_map_needs_bounded_memory() {
         let entry = &lab.scheduler.entries[&entry(1)];
         assert!(entry.open && entry.items.chunk_count() <= 1 && entry.args.is_empty() && entry.values.live() == 0);
     }
-    assert_eq!(lab.scheduler.status().clients[0].held_bytes, 0);
+    assert_eq!(lab.scheduler.status().clients[0].held_bytes, ENTRY_COST, "it is open");
     lab.client(FromClient::Close { seq: 1 });
     assert!(lab.is_empty());
 }
@@ -283,8 +286,10 @@ fn a_client_that_leaves_takes_everything_along() {
 
 #[test]
 fn credit_comes_back_in_lumps_and_is_held_back_by_what_is_kept() {
-    let mut lab = Lab::with(Config { client_bytes: 3000, credit: 8000, ..Config::default() });
-    let mut granted = 8000;
+    // Of arguments of one byte each.
+    let cost = |items: u64| items * (1 + ITEM_COST);
+    let mut lab = Lab::with(Config { client_bytes: cost(3000), credit: cost(8000), ..Config::default() });
+    let mut granted = cost(8000);
     let mut credits = |lab: &mut Lab| -> u64 {
         let totals = lab.take().into_iter().filter_map(|action| match action {
             Action::ToClient(_, ToClient::Credit { total }) => Some(total),
@@ -298,21 +303,58 @@ fn credit_comes_back_in_lumps_and_is_held_back_by_what_is_kept() {
     assert_eq!(credits(&mut lab), 0, "too little to mention");
     lab.now = lab.scheduler.next_deadline().expect("later");
     lab.event(Event::Tick);
-    assert_eq!(credits(&mut lab), 500);
+    assert_eq!(credits(&mut lab), ENTRY_COST + cost(500));
     lab.map(2, 5000);
     lab.now += Duration::from_secs(1);
     lab.event(Event::Tick);
     assert_eq!(credits(&mut lab), 0, "kept for the client: more than its share");
     assert_eq!(lab.scheduler.next_deadline(), None);
     lab.release(2, 0, 5000);
-    assert_eq!(credits(&mut lab), 2000, "as much as there is room for, since 1000 are kept");
+    assert_eq!(credits(&mut lab), cost(2500), "as much as there is room for, since 500 are kept");
     lab.release(1, 0, 500);
-    assert_eq!(credits(&mut lab), 3000);
+    assert_eq!(credits(&mut lab), ENTRY_COST + cost(2500));
+}
+
+#[test]
+fn what_is_empty_costs_credit_until_it_is_over() {
+    let mut lab = Lab::with(Config { client_bytes: 10 * ENTRY_COST, ..Config::default() });
+    let held = |lab: &Lab| lab.scheduler.status().clients[0].held_bytes;
+    let owed = |lab: &Lab| lab.scheduler.clients[&CLIENT].owed;
+    let empty = || Args { run: Run::single(Bytes::new()).expect("short"), holes: Vec::new() };
+    for seq in 1..=10 {
+        lab.client(FromClient::Map { seq, spec: spec("f") });
+    }
+    assert_eq!((held(&lab), owed(&lab)), (10 * ENTRY_COST, 10 * ENTRY_COST));
+    lab.wait(Duration::from_secs(1));
+    assert_eq!(owed(&lab), 10 * ENTRY_COST, "its share is full of them");
+    lab.client(FromClient::Close { seq: 1 });
+    lab.client(FromClient::Release { span: span(2, 0, 1) });
+    assert_eq!(held(&lab), 8 * ENTRY_COST);
+    for seq in 3..=10 {
+        lab.client(FromClient::Close { seq });
+    }
+    for seq in 11..=20 {
+        lab.client(FromClient::Call { seq, spec: spec("f"), args: empty() });
+    }
+    assert_eq!(held(&lab), 10 * (ENTRY_COST + ITEM_COST));
+    let (len, hash) = (100_000, Hash([1; 32]));
+    lab.client(FromClient::Data { seq: 21, len, hash, bytes: None });
+    assert_eq!(held(&lab), 11 * ENTRY_COST + 10 * ITEM_COST);
+    lab.event(Event::Held { key: key(21, 0), len, hash });
+    assert_eq!(held(&lab), 10 * (ENTRY_COST + ITEM_COST), "it is where it takes up room");
+    lab.client(FromClient::Data { seq: 22, len: 1, hash, bytes: Some("a".into()) });
+    lab.join(1, 1);
+    lab.finish_all(|_| Duration::from_micros(1));
+    assert_eq!(held(&lab), ENTRY_COST + 1, "of calls that have ended no arguments are kept");
+    lab.wait(Duration::from_secs(1));
+    assert_eq!(owed(&lab), 0);
+    (11..=22).for_each(|seq| lab.release(seq, 0, 1));
+    assert!(lab.is_empty());
 }
 
 #[test]
 fn arguments_kept_for_a_loss_give_way_to_new_ones() {
-    let mut lab = Lab::with(Config { client_bytes: 30, ..Config::default() });
+    let mut lab = Lab::with(Config { client_bytes: 15 * (ENTRY_COST + ITEM_COST + 1), ..Config::default() });
     lab.join(1, 1);
     (1..=40).for_each(|seq| lab.call(seq, Vec::new()));
     let mut left = lab.assigned();

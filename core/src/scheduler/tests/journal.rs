@@ -11,6 +11,7 @@ use proptest::prelude::*;
 
 use super::{
     lab::{self, Lab, args, entry, key, outcome, same, span, spec, values},
+    model::SMALL_SHARE,
     play::{Play, Step, Told},
 };
 use crate::{
@@ -265,7 +266,7 @@ proptest! {
 
     #[test]
     fn arguments_that_were_let_go_stay_so(steps in proptest::collection::vec(any::<Step>(), 1..150)) {
-        play(30, &steps, false);
+        play(SMALL_SHARE, &steps, false);
     }
 
     /// When all workers come back, nothing is lost that any of them had, whatever was not recorded yet.

@@ -13,4 +13,5 @@ mod play;
 mod requirements;
 mod sharing;
 mod speed;
+mod unread;
 mod values;

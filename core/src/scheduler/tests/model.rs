@@ -13,6 +13,9 @@ use crate::{
     wire::{Assignment, FromWorker, InputPlace, ItemError, Outcome, Stored, ToWorker, WorkerHello},
 };
 
+/// A client's share that a few calls fill.
+pub(super) const SMALL_SHARE: u64 = 2000;
+
 /// What an item is, as its arguments' bytes say.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Nature {

@@ -124,6 +124,7 @@ fn what_is_said_while_the_way_is_cut_arrives_once_and_in_order() {
     }
     client.ping(2);
     assert!(seen(&fake).into_iter().eq(0..200_100));
+    fake.wait_for(|event| matches!(event, Event::ClientHasRoom { client: id } if *id == client.connected.client));
     assert!(fake.happened(returned) && !fake.happened(|event| matches!(event, Event::ClientLeft { .. })));
 }
 

@@ -126,6 +126,24 @@ fn values_are_relayed_or_fetched_directly() {
 }
 
 #[test]
+fn a_worker_that_does_not_have_what_it_says_is_noticed() {
+    let (server, fake) = serve();
+    let client = TestClient::connect(&server);
+    let runtime = runtime();
+    let (link, store) = runtime.block_on(join_worker(&server));
+    let bytes = big();
+    let [absent, other, damaged] = [1, 2, 3].map(|seq| client.key(seq));
+    store.write(other, Bytes::from_static(b"other"), Hash::of(b"other")).expect("taken");
+    store.write(damaged, bytes.iter().rev().copied().collect(), Hash::of(&bytes)).expect("taken");
+    for key in [absent, other, damaged] {
+        link.sender().send([holds(key, &bytes)]).expect("short");
+        fake.wait_for(|event| matches!(event, Event::FromWorker(_, FromWorker::Holds { key: told, .. }) if *told == key));
+        assert_eq!(fetch(&client, key, &bytes, Vec::new()), None);
+        fake.wait_for(|event| matches!(event, Event::Unserved { worker, key: told, .. } if (*worker, *told) == (link.id, key)));
+    }
+}
+
+#[test]
 fn what_arrives_is_checked() {
     let (server, fake) = serve();
     runtime().block_on(async {

@@ -51,6 +51,7 @@ struct Fake {
 struct Seen {
     events: Vec<Event>,
     places: HashMap<Key, Location>,
+    measures: HashMap<Key, (u64, Hash)>,
     /// What no worker has anything to do with.
     secrets: HashSet<Key>,
 }
@@ -67,9 +68,11 @@ impl Machine for Fake {
                 actions.push(Action::DisconnectClient(*client));
             }
             Event::FromWorker(worker, FromWorker::Heartbeat(_)) => actions.push(Action::ToWorker(*worker, ToWorker::Drain)),
-            Event::FromWorker(worker, FromWorker::Holds { key, .. }) => {
+            Event::FromWorker(worker, FromWorker::Holds { key, len, hash }) => {
                 seen.places.insert(*key, Location::Workers(vec![*worker]));
+                seen.measures.insert(*key, (*len, *hash));
             }
+            Event::ClientReturned { client } => actions.push(Action::AwaitRoom(*client)),
             Event::Held { key, .. } => drop(seen.places.insert(*key, Location::Held)),
             _ => {}
         }
@@ -88,6 +91,10 @@ impl Machine for Fake {
 
     fn may_read(&self, _worker: WorkerId, key: Key) -> bool {
         !self.seen.0.lock().secrets.contains(&key)
+    }
+
+    fn measure(&self, key: Key) -> Option<(u64, Hash)> {
+        self.seen.0.lock().measures.get(&key).copied()
     }
 
     fn origin(&self, key: Key) -> Key {
