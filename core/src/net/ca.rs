@@ -196,6 +196,11 @@ impl Ca {
         self.home.is_some()
     }
 
+    /// A secret of the cluster's for this purpose: the same one as long as there is the cluster, and not to be found out from others.
+    pub(crate) fn secret(&self, purpose: &str) -> [u8; 32] {
+        self.signer.secret(purpose)
+    }
+
     /// Whether an operator revoked this peer's certificates.
     pub(crate) fn is_revoked(&self, identity: Identity) -> bool {
         self.members.lock().revoked.contains_key(&identity)
@@ -351,8 +356,11 @@ mod tests {
         assert!(reply.keep && reply.valid_s == 24 * 60 * 60);
         first.revoke(bearer.identity, now).expect("saved");
         first.revoke_tokens(&[worker.id()], now).expect("saved");
+        let secret = first.secret("test");
         drop(first);
         let second = load(&scratch).expect("loaded");
+        assert_eq!(second.secret("test"), secret);
+        assert!(second.secret("other") != secret && Ca::in_memory().expect("made").secret("test") != secret);
         assert_eq!(second.token(Role::Client), client);
         assert_ne!(second.token(Role::Worker), worker, "a revoked token is replaced by another one");
         assert!(certify(&second, &once).is_err() && certify(&second, &worker).is_err());

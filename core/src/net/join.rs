@@ -106,7 +106,7 @@ pub(crate) async fn approach(pass: &Pass) -> Result<Approached, ConnectError> {
 async fn approach_at(address: Address, pass: &Pass, patience: Duration) -> Result<Approached, ConnectError> {
     // A client may have to reach workers anywhere; a worker also serves on this socket.
     let bind = transport::bind_address(address.socket, pass.role == Role::Worker);
-    let endpoint = transport::endpoint(bind, None).map_err(start_failed)?;
+    let endpoint = transport::endpoint(bind, None, None).map_err(start_failed)?;
     let keyring = match pass.keyring(SystemTime::now()) {
         Some(keyring) => keyring,
         None => join(pass, &endpoint, &address, patience).await?,

@@ -22,6 +22,7 @@ mod kept;
 mod operator;
 pub(crate) mod pass;
 pub(crate) mod peers;
+pub(crate) mod resets;
 mod room;
 mod sent;
 mod signer;

@@ -94,6 +94,11 @@ impl Signer {
         Hash::of(&self.certificate)
     }
 
+    /// A secret for this purpose, from which neither the key nor another secret can be told.
+    pub(super) fn secret(&self, purpose: &str) -> [u8; 32] {
+        blake3::derive_key(&format!("quicsand 1 {purpose}"), self.issuer.key().serialized_der())
+    }
+
     /// Signs a certificate for the key of a signing request, good from now on (and a day back, since not all clocks are right).
     pub(super) fn certify(
         &self,

@@ -13,6 +13,8 @@ use quinn::{
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 
+use super::resets::Resets;
+
 /// A connection without any packet for so long is dead. Packets are sent every [`KEEP_ALIVE`] at the least.
 const IDLE_TIMEOUT_MS: u32 = 4000;
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
@@ -69,11 +71,19 @@ impl Close {
     }
 }
 
-/// A UDP endpoint at this address, also a server if `server` is given.
-pub(crate) fn endpoint(address: SocketAddr, server: Option<&Arc<QuicServerConfig>>) -> io::Result<Endpoint> {
+/// A UDP endpoint at this address, also a server if `server` is given, and one that [resets](Resets) what it does not know any more if
+/// `resets` are.
+pub(crate) fn endpoint(
+    address: SocketAddr,
+    server: Option<&Arc<QuicServerConfig>>,
+    resets: Option<&Resets>,
+) -> io::Result<Endpoint> {
     let socket = UdpSocket::bind(address)?;
     enlarge_buffers(&socket)?;
     let mut config = EndpointConfig::default();
+    if let Some(resets) = resets {
+        resets.configure(&mut config);
+    }
     config.max_udp_payload_size(LAN_DATAGRAM_BYTES).map_err(io::Error::other)?;
     let server = server.map(|crypto| server_config(crypto, address.ip().is_loopback()));
     let runtime = quinn::default_runtime().ok_or_else(|| io::Error::other("there is no tokio runtime"))?;

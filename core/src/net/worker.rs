@@ -317,7 +317,7 @@ fn serving_endpoint(
         return Ok(bound);
     }
     match listen {
-        Some(listen) => transport::endpoint(listen, Some(&crypto))
+        Some(listen) => transport::endpoint(listen, Some(&crypto), None)
             .map_err(|error| ConnectError::Start { what: format!("serving values at {listen}"), reason: error.to_string() }),
         None => {
             let near = address.socket.ip().is_loopback();

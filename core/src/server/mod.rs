@@ -39,6 +39,7 @@ use crate::{
     net::{
         Ca, Token,
         background::{Background, Stop},
+        resets::Resets,
         tls,
         transport::{self, Close},
     },
@@ -124,12 +125,13 @@ impl SchedulerServer {
         let (listen, threads) = (settings.listen, settings.threads);
         let credentials = settings.ca.scheduler_credentials()?;
         let crypto = tls::scheduler_server(&credentials).map_err(|error| failed(error.to_string()))?;
+        let resets = Resets::new(&settings.ca);
         let hub = Arc::new(Hub::new(settings, machine));
         begin(&hub)?;
         let served = Arc::clone(&hub);
         let (ready, readiness) = mpsc::sync_channel(1);
         let background = Background::start("quicsand-scheduler", threads, move |stop| async move {
-            let endpoint = transport::endpoint(listen, Some(&crypto));
+            let endpoint = transport::endpoint(listen, Some(&crypto), Some(&resets));
             match endpoint.and_then(|endpoint| Ok((endpoint.local_addr()?, endpoint))) {
                 Ok((address, endpoint)) => {
                     if ready.send(Ok(address)).is_ok() {

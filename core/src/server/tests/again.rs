@@ -1,16 +1,22 @@
 //! Clients whose connection breaks, and that go on over another one.
 
 use std::{
+    io::{self, BufRead, BufReader, Read},
     net::{SocketAddr, UdpSocket},
+    path::Path,
+    process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
+
+use quinn::ConnectionError;
 
 use super::{blobs::big, *};
 use crate::{
     abi,
     ids::ClientId,
     net::{
+        files::Scratch,
         join::{self, Greeted},
         transport::Close,
     },
@@ -156,18 +162,13 @@ fn a_connection_that_breaks_again_and_again_loses_nothing() {
 }
 
 /// Says hello as a client of this identity that says to have been here.
-async fn claim(
-    server: &SchedulerServer,
-    pass: &Pass,
-    secret: [u8; 16],
-    client: Option<ClientId>,
-) -> Result<Greeted, ConnectError> {
+async fn claim(module: Hash, pass: &Pass, secret: [u8; 16], client: Option<ClientId>) -> Result<Greeted, ConnectError> {
     let hello = Hello {
         protocol: PROTOCOL,
         abi: abi::VERSION,
         name: String::new(),
         worker: None,
-        module: Some(Hash::of(server.local_addr().to_string().as_bytes())),
+        module: Some(module),
         session: Some(Session { secret, client }),
         operator: false,
     };
@@ -184,18 +185,18 @@ fn welcomed(greeted: &Greeted) -> (ClientId, Option<u64>) {
 #[test]
 fn only_who_knows_its_secret_takes_a_clients_place() {
     let (server, fake) = serve();
-    let (mine, other) = (pass(&server, Role::Client), pass(&server, Role::Client));
+    let (mine, other, module) = (pass(&server, Role::Client), pass(&server, Role::Client), Hash::of(b"m"));
     runtime().block_on(async {
-        let first = claim(&server, &mine, [7; 16], None).await.expect("let in");
+        let first = claim(module, &mine, [7; 16], None).await.expect("let in");
         let (id, applied) = welcomed(&first);
         assert_eq!(applied, None);
         for (pass, secret, id) in [(&mine, [8; 16], id), (&other, [7; 16], id), (&mine, [7; 16], ClientId(id.0 + 1))] {
-            let error = claim(&server, pass, secret, Some(id)).await.err().expect("not let in");
+            let error = claim(module, pass, secret, Some(id)).await.err().expect("not let in");
             assert!(matches!(error, ConnectError::Forgotten { .. }), "{error}");
         }
         assert!(!fake.happened(returned) && first.approached.connection.close_reason().is_none());
         // The scheduler has not noticed that the first connection is of no use any more.
-        let second = claim(&server, &mine, [7; 16], Some(id)).await.expect("let in");
+        let second = claim(module, &mine, [7; 16], Some(id)).await.expect("let in");
         assert_eq!(welcomed(&second), (id, Some(0)));
         first.approached.connection.closed().await;
         assert!(fake.happened(returned));
@@ -206,19 +207,21 @@ fn only_who_knows_its_secret_takes_a_clients_place() {
     assert!(!fake.happened(lost), "its place was taken, it was not lost");
 }
 
+/// Starts a scheduler of the cluster that is kept there.
+fn start_in(directory: &Path, listen: &str) -> SchedulerServer {
+    let ca = Ca::load_or_create(directory).expect("a CA");
+    SchedulerServer::start(ServerSettings::new(listen.parse().expect("an address"), ca)).expect("started")
+}
+
 #[test]
 fn a_scheduler_that_was_started_anew_does_not_know_its_clients() {
-    let directory = crate::net::files::Scratch::new("again");
-    let start = |listen: &str| {
-        let ca = Ca::load_or_create(&directory.0).expect("a CA");
-        SchedulerServer::start(ServerSettings::new(listen.parse().expect("an address"), ca)).expect("started")
-    };
-    let server = start("127.0.0.1:0");
+    let directory = Scratch::new("again");
+    let server = start_in(&directory.0, "127.0.0.1:0");
     let address = server.local_addr();
     let client = persistent(&server, address);
     // Its directory is free for another one only then.
     drop(server);
-    let _server = start(&address.to_string());
+    let _server = start_in(&directory.0, &address.to_string());
     assert!(matches!(client.next(), Got::Forgotten));
 }
 
@@ -235,7 +238,7 @@ fn abandoned(ca: Ca) -> (TestClient, Got) {
 
 #[test]
 fn a_scheduler_that_stays_away_is_given_up() {
-    let directory = crate::net::files::Scratch::new("given-up");
+    let directory = Scratch::new("given-up");
     let (client, heard) = abandoned(Ca::load_or_create(&directory.0).expect("a CA"));
     match heard {
         Got::Disconnected(reason) => assert!(reason.starts_with("for 0.2 s no other could be made"), "{reason}"),
@@ -253,4 +256,43 @@ fn a_cluster_that_keeps_nothing_is_not_waited_for() {
         Got::Disconnected(reason) => assert!(reason.contains("the scheduler is shutting down"), "{reason}"),
         other => panic!("{other:?}"),
     }
+}
+
+/// Not a test: the scheduler that is killed.
+#[test]
+#[ignore = "it serves until it is killed by a_killed_schedulers_peers_hear_so_from_the_next_one"]
+fn killed_scheduler() {
+    let directory = std::env::var_os("QUICSAND_TEST_STATE").expect("it is started by a test");
+    let server = start_in(Path::new(&directory), "127.0.0.1:0");
+    println!("listens {}", server.local_addr());
+    // It also ends with whoever started it.
+    io::stdin().read_to_end(&mut Vec::new()).expect("open");
+}
+
+#[test]
+fn a_killed_schedulers_peers_hear_so_from_the_next_one() {
+    let directory = Scratch::new("killed");
+    let mut child = Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", "server::tests::again::killed_scheduler", "--ignored", "--nocapture"])
+        .env("QUICSAND_TEST_STATE", &directory.0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok);
+    let address = lines.find_map(|line| Some(line.rsplit_once("listens ")?.1.to_owned())).expect("it listens");
+    let token = |role| std::fs::read_to_string(directory.0.join(format!("{role}.token"))).expect("there");
+    let pass = Pass::new(&address, &[Role::Client], Some(&token("client")), None, SystemTime::now()).expect("a token");
+    let settings = worker_settings_at(address.clone(), token("worker"));
+    runtime().block_on(async {
+        let client = claim(Hash::of(b"m"), &pass, [7; 16], None).await.expect("let in");
+        let mut worker = try_join(&settings, Arc::new(TestStore::default())).await.expect("joined");
+        child.kill().expect("it ran");
+        child.wait().expect("killed");
+        let _server = start_in(&directory.0, &address);
+        // Without a reset, they would say that nothing was heard.
+        assert_eq!(client.approached.connection.closed().await, ConnectionError::Reset);
+        let heard = worker.recv().await.expect_err("it is another scheduler");
+        assert_eq!(heard.reason, ConnectionError::Reset.to_string());
+    });
 }

@@ -139,7 +139,7 @@ fn a_renewed_certificate_has_the_old_ones_identity_and_is_shown_from_then_on() {
     runtime().block_on(async {
         let Approached { endpoint, address, keyring, .. } = join::approach(&pass).await.expect("there");
         let serving = tls::worker_server(&keyring).expect("configured");
-        let serving = transport::endpoint("127.0.0.1:0".parse().expect("an address"), Some(&serving)).expect("bound");
+        let serving = transport::endpoint("127.0.0.1:0".parse().expect("an address"), Some(&serving), None).expect("bound");
         let shown = async || {
             let Approached { endpoint, keyring, .. } = join::approach(&client).await.expect("there");
             let to = serving.local_addr().expect("bound");

@@ -294,9 +294,13 @@ fn pass(server: &SchedulerServer, role: Role) -> Pass {
 }
 
 fn worker_settings(server: &SchedulerServer) -> WorkerSettings {
+    worker_settings_at(server.local_addr().to_string(), server.token(Role::Worker).to_string())
+}
+
+fn worker_settings_at(address: String, token: String) -> WorkerSettings {
     WorkerSettings {
-        address: server.local_addr().to_string(),
-        token: Some(server.token(Role::Worker).to_string()),
+        address,
+        token: Some(token),
         state: None,
         name: "test".to_owned(),
         slots: 1,
