@@ -3,6 +3,9 @@
 pub mod book;
 #[cfg(not(target_family = "wasm"))]
 pub mod fuzz;
+pub mod guest;
+#[cfg(not(target_family = "wasm"))]
+pub mod hot;
 pub mod processes;
 pub mod relay;
 #[cfg(not(target_family = "wasm"))]

@@ -281,7 +281,8 @@ fn read(path: &str) -> String {
 /// Every Rust source of the workspace but the programs that are meant to be wrong, by its path with slashes.
 fn sources() -> Vec<(String, String)> {
     let mut files = Vec::new();
-    let mut dirs: Vec<PathBuf> = ["macros", "core", "worker", "examples", "tests", "xtask"].map(|dir| root().join(dir)).into();
+    let mut dirs: Vec<PathBuf> =
+        ["macros", "core", "worker", "examples", "tests", "micro", "xtask"].map(|dir| root().join(dir)).into();
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(&dir).expect("a directory of the workspace").map(|entry| entry.expect("an entry").path()) {
             let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();

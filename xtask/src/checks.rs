@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::{
-    book, deny, deploy,
+    book, deny, deploy, instructions,
     steps::{cargo, programs, run, set_up},
 };
 
@@ -20,6 +20,12 @@ pub(crate) fn bench(rest: &[String]) -> Result<()> {
     set_up()?;
     run(&mut cargo(["build", "--release", "--workspace", "--bins"]))?;
     run(Command::new(programs().join("quicsand-bench")).args(rest))
+}
+
+/// Measures small parts; `rest` goes to criterion.
+pub(crate) fn micro(rest: &[String]) -> Result<()> {
+    set_up()?;
+    run(cargo(["bench", "--workspace", "--bench", "micro", "--"]).args(rest))
 }
 
 /// Maltreats a fleet; `rest` goes to the program that does it.
@@ -46,5 +52,7 @@ pub(crate) fn ci() -> Result<()> {
     book::build()?;
     deploy::check()?;
     deny::check()?;
-    test(&[])
+    test(&[])?;
+    // Last, since all that it counts is built by then.
+    instructions::check()
 }

@@ -9,7 +9,9 @@ mod cluster;
 mod demo;
 mod deny;
 mod deploy;
+mod instructions;
 mod mixed_fleet;
+mod packages;
 mod steps;
 
 use std::process::ExitCode;
@@ -42,6 +44,14 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
+    /// Set up, and measure codec, frames, scheduler and sandbox each by itself
+    Micro {
+        /// Passed on to criterion: part of a benchmark's name, or --help
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
+    /// Count the instructions of codec, frames and scheduler, and compare them with tests/instructions.json
+    Instructions(instructions::Instructions),
     /// Simulate scheduler, workers, clients and network in one process: --seeds N --from S, --steps N, --fault NAME
     Simulate {
         /// Passed on to the simulation; try --help
@@ -72,6 +82,8 @@ fn main() -> ExitCode {
         Chore::Demo(demo) => demo.run(),
         Chore::Test { rest } => checks::test(&rest),
         Chore::Bench { rest } => checks::bench(&rest),
+        Chore::Micro { rest } => checks::micro(&rest),
+        Chore::Instructions(instructions) => instructions.run(),
         Chore::Simulate { rest } => checks::simulate(&rest),
         Chore::MixedFleet => mixed_fleet::run_all(),
         Chore::Chaos { rest } => checks::chaos(&rest),

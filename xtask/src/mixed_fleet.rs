@@ -9,10 +9,11 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::{
     cluster::{Cluster, WorkerPlan},
+    packages::{install, is_there},
     steps::{cargo, program, programs, root, run, set_up},
 };
 
@@ -102,38 +103,10 @@ pub(crate) fn run_all() -> Result<()> {
 /// Installs what is missing, where this user may.
 fn prepare() -> Result<()> {
     if !is_there(LINKER) || !is_there(EMULATOR) || !Path::new(LIBRARIES).exists() {
-        let by_hand = format!("install {}: `apt-get install {}`", PACKAGES.join(", "), PACKAGES.join(" "));
-        ensure!(is_there("apt-get"), "what the aarch64 worker needs is missing, and there is no apt-get; {by_hand}");
-        run(&mut apt(&["update", "-qq"])?).context(by_hand.clone())?;
-        run(apt(&["install", "--yes", "-qq"])?.args(PACKAGES)).context(by_hand)?;
+        install(&PACKAGES).context("the aarch64 worker needs what is missing")?;
     }
     run(Command::new("rustup").args(["target", "add", TARGET]))
         .with_context(|| format!("Rust's library for {TARGET} is not to be had; it is needed to build the aarch64 worker"))
-}
-
-fn apt(arguments: &[&str]) -> Result<Command> {
-    let is_root = output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0");
-    let mut command = match is_root {
-        true => Command::new("apt-get"),
-        false if output(Command::new("sudo").args(["--non-interactive", "true"])).is_ok() => {
-            let mut sudo = Command::new("sudo");
-            sudo.args(["--non-interactive", "apt-get"]);
-            sudo
-        }
-        false => bail!("this user may not install packages; as root, do `apt-get install {}`", PACKAGES.join(" ")),
-    };
-    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
-    Ok(command)
-}
-
-fn is_there(name: &str) -> bool {
-    env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|dir| dir.join(name).is_file()))
-}
-
-fn output(command: &mut Command) -> Result<String> {
-    let output = command.stdin(Stdio::null()).output()?;
-    ensure!(output.status.success(), "it failed ({})", output.status);
-    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// A kind of worker: one of each is in the mixed fleet.

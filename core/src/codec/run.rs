@@ -84,7 +84,19 @@ impl Run {
     /// The length in bytes of item `index`, if there is one.
     #[must_use]
     pub fn len_at(&self, index: u32) -> Option<usize> {
-        (index < self.count).then(|| self.len_of(index as usize))
+        (index < self.count).then(|| self.item_len(index as usize))
+    }
+
+    /// The length in bytes of items `range` together, which must lie within the run.
+    ///
+    /// # Panics
+    /// If `range` goes past the end.
+    #[must_use]
+    pub fn len_of(&self, range: Range<u32>) -> usize {
+        match &self.lens {
+            Lens::Same(len) => range.len() * *len as usize,
+            Lens::Each(lens) => total(&lens[range.start as usize..range.end as usize]),
+        }
     }
 
     /// Items `range`, which must lie within the run, sharing its bytes.
@@ -105,13 +117,13 @@ impl Run {
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let mut rest = &self.bytes[..];
         (0..self.count as usize).map(move |i| {
-            let (item, tail) = rest.split_at(self.len_of(i));
+            let (item, tail) = rest.split_at(self.item_len(i));
             rest = tail;
             item
         })
     }
 
-    fn len_of(&self, index: usize) -> usize {
+    fn item_len(&self, index: usize) -> usize {
         match &self.lens {
             Lens::Same(len) => *len as usize,
             Lens::Each(lens) => lens[index] as usize,
@@ -122,12 +134,15 @@ impl Run {
         match &self.lens {
             Lens::Same(len) => range.start as usize * *len as usize..range.end as usize * *len as usize,
             Lens::Each(lens) => {
-                let sum = |lens: &[u32]| lens.iter().map(|&len| len as usize).sum::<usize>();
-                let start = sum(&lens[..range.start as usize]);
-                start..start + sum(&lens[range.start as usize..range.end as usize])
+                let start = total(&lens[..range.start as usize]);
+                start..start + total(&lens[range.start as usize..range.end as usize])
             }
         }
     }
+}
+
+fn total(lens: &[u32]) -> usize {
+    lens.iter().map(|&len| len as usize).sum()
 }
 
 /// Collects items into a [`Run`].
@@ -139,6 +154,7 @@ pub struct RunBuilder {
 
 impl RunBuilder {
     /// Where an item's encoding is to be appended; [`RunBuilder::end_item`] closes it.
+    #[inline]
     pub fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
@@ -147,6 +163,7 @@ impl RunBuilder {
     ///
     /// # Errors
     /// With the item's length, when it is 4 GiB or more; the item is taken off again.
+    #[inline]
     pub fn end_item(&mut self, start: usize) -> Result<(), usize> {
         let len = self.bytes.len() - start;
         match u32::try_from(len) {
@@ -176,6 +193,7 @@ impl RunBuilder {
     }
 
     /// Number of bytes so far.
+    #[inline]
     #[must_use]
     pub fn byte_len(&self) -> usize {
         self.bytes.len()
@@ -217,7 +235,9 @@ mod tests {
 
     #[test]
     fn slices_share_bytes() {
-        let run = run_of(&[b"a", b"bb", b"ccc", b"d"]).slice(1..3);
+        let whole = run_of(&[b"a", b"bb", b"ccc", b"d"]);
+        let run = whole.slice(1..3);
+        assert_eq!((whole.len_of(1..3), run.bytes().len()), (5, 5));
         assert_eq!(run.iter().collect::<Vec<_>>(), [&b"bb"[..], b"ccc"]);
         assert_eq!(run_of(&[b"aa", b"bb"]).slice(1..2).lens(), &Lens::Same(2));
         assert_eq!(run.slice(1..1).count(), 0);

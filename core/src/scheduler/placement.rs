@@ -138,7 +138,7 @@ impl Scheduler {
     fn batch_bytes(&self, entry: &Entry, first: u64, count: u64) -> u64 {
         let Some(chunk) = entry.chunk_of(first) else { return 0 };
         let start = first - chunk.first;
-        let mut bytes = chunk.args.run.slice(start as u32..(start + count) as u32).bytes().len() as u64;
+        let mut bytes = chunk.args.run.len_of(start as u32..(start + count) as u32) as u64;
         for hole in &chunk.args.holes {
             let Source::Each { .. } = hole.source else { continue };
             let hole_first = u64::from(hole.first);
