@@ -4,6 +4,7 @@
 //! Inputs pass through `black_box`, and every result is checked: a wrong one is an error, not a figure.
 
 mod failures;
+mod kernels;
 
 use std::{
     env,
@@ -30,6 +31,7 @@ const KEYS: &[&str] = &[
     "batched_10m_items_per_s",
     "first_result_ms",
     "scatter2_64mib_mb_s",
+    "kernels_wasm_over_native",
     "module_bytes",
     "kill_worker_extra_s",
     "kill_worker_beyond_share_s",
@@ -169,6 +171,10 @@ impl Bench {
             // From now on the scheduler knows how long such a call takes, and gives each worker one.
             client.submit(last_byte, (Bytes::from_static(&[7]), HOLD.as_millis() as u64)).result()?;
             figures.insert("scatter2_64mib_mb_s".into(), rounded(self.median(|| scatter(client, 64 << 20))?));
+        }
+        if self.wants("kernels_wasm_over_native") {
+            let ratios = kernels::kernels(client, if self.options.quick { 1 } else { 5 })?;
+            figures.insert("kernels_wasm_over_native".into(), rounded(kernels::geometric_mean(&ratios)?));
         }
         Ok(())
     }
