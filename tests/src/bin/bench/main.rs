@@ -5,6 +5,7 @@
 
 mod failures;
 mod kernels;
+mod peers;
 
 use std::{
     env,
@@ -76,6 +77,9 @@ struct Options {
     /// A tenth of the items and one try each: to see that it works, not to compare
     #[arg(long)]
     quick: bool,
+    /// Measure Dask and Ray instead, which are installed into target/peers; without names, each with defaults and tuned
+    #[arg(long, value_name = "PEER", num_args = 0.., conflicts_with = "only")]
+    peers: Option<Vec<String>>,
     /// Start a cluster, make one call, print the milliseconds that took
     #[arg(long, hide = true)]
     first_result: bool,
@@ -86,6 +90,17 @@ fn main() -> Result<()> {
     let options = Options::parse();
     if options.first_result {
         println!("{}", first_result()?);
+        return Ok(());
+    }
+    if let Some(only) = &options.peers {
+        let figures = peers::peers(only, options.quick)?;
+        if options.json {
+            println!("{}", json!(figures));
+        } else {
+            for (peer, figures) in &figures {
+                figures.iter().for_each(|(key, value)| println!("{peer:10} {key:24} {}", rounded(*value)));
+            }
+        }
         return Ok(());
     }
     let bench = Bench { options };
