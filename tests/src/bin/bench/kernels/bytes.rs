@@ -8,7 +8,7 @@ use super::{Prepared, checksum, random};
 
 /// The digest of a block of bytes, written out: crates use instructions for it that WebAssembly does not have.
 pub(super) fn sha256(seed: u64) -> Prepared {
-    const BLOCKS: usize = 4096;
+    const BLOCKS: usize = 3584;
     let mut random = random(seed);
     let bytes: Vec<u8> = (0..BLOCKS * 8).flat_map(|_| random().to_le_bytes()).collect();
     let rounds = round_constants();
@@ -126,7 +126,7 @@ pub(super) fn json(seed: u64) -> Prepared {
 
 /// How often each word is in a text, whatever its case.
 pub(super) fn word_count(seed: u64) -> Prepared {
-    const WORDS: usize = 25_000;
+    const WORDS: usize = 10_000;
     let mut random = random(seed);
     let mut text = String::new();
     for _ in 0..WORDS {
