@@ -27,7 +27,8 @@ const FLAGS: [&str; 6] = [
     // bodies are longer and calls fewer than the compiler's own thresholds make them; `kernels_wasm_over_native` of the benchmarks has
     // what that gives. Modules become larger.
     "-Cllvm-args=-unroll-partial-threshold=200",
-    "-Cllvm-args=-unroll-threshold=1000",
+    // What became vectors is not unrolled afterwards.
+    "-Cllvm-args=-force-vector-interleave=4",
     "-Cllvm-args=-inline-threshold=350",
 ];
 /// Messages are cut here: a compiler can say much.
