@@ -17,6 +17,20 @@ use crate::{invocation::Invocation, toolchain::TARGET};
 
 /// Set in the guest build, so that nothing in it starts another.
 pub(crate) const NESTED: &str = "QUICSAND_GUEST_BUILD";
+/// How the guest is compiled and linked, besides its profile.
+const FLAGS: [&str; 6] = [
+    "-Clink-arg=--no-entry",
+    "-Clink-arg=--export=__wasm_call_ctors",
+    // Every worker has it. Vectors that the compiler makes change no result: it does not reorder floating point.
+    "-Ctarget-feature=+simd128",
+    // A worker's code asks at each turn of a loop and in each call whether it is to stop, which can cost as much as a short body. So
+    // bodies are longer and calls fewer than the compiler's own thresholds make them; `kernels_wasm_over_native` of the benchmarks has
+    // what that gives. Modules become larger.
+    "-Cllvm-args=-unroll-partial-threshold=200",
+    // What became vectors is not unrolled afterwards.
+    "-Cllvm-args=-force-vector-interleave=4",
+    "-Cllvm-args=-inline-threshold=350",
+];
 /// Messages are cut here: a compiler can say much.
 const MESSAGE_MAX: usize = 16 << 10;
 
@@ -114,7 +128,7 @@ impl GuestBuild<'_> {
         }
         command.env("RUSTC", self.rustc);
         // Takes the place of every configured flag: those are meant for the host.
-        command.env("CARGO_ENCODED_RUSTFLAGS", "-Clink-arg=--no-entry\x1f-Clink-arg=--export=__wasm_call_ctors");
+        command.env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\x1f"));
         let output = command.output().map_err(|error| format!("cargo could not be run: {error}"))?;
         Ok(Run::read(&output, target.map(|target| (&*target.source, self.invocation.test))))
     }

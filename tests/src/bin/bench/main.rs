@@ -3,6 +3,8 @@
 //!
 //! Inputs pass through `black_box`, and every result is checked: a wrong one is an error, not a figure.
 
+#[cfg_attr(target_family = "wasm", allow(dead_code, reason = "the guest has its task alone"))]
+mod kernels;
 mod tasks;
 
 #[cfg(not(target_family = "wasm"))]
@@ -21,6 +23,8 @@ mod limits;
 mod machine;
 #[cfg(not(target_family = "wasm"))]
 mod memory;
+#[cfg(not(target_family = "wasm"))]
+mod peers;
 #[cfg(not(target_family = "wasm"))]
 mod run;
 #[cfg(not(target_family = "wasm"))]

@@ -1,5 +1,7 @@
 //! Which figures are measured, in which order, and how often. Owns: the options, and the cluster that most are measured on.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, builder::PossibleValuesParser};
 use quicsand::Client;
@@ -8,8 +10,8 @@ use quicsand_tests::processes::program;
 use crate::{
     alongside::Taken,
     bulk, calls, failures,
-    figures::{FIGURES, Figures, names},
-    limits, machine, memory, start,
+    figures::{FIGURES, Figures, names, rounded},
+    kernels, limits, machine, memory, peers, start,
 };
 
 const WORKERS: usize = 2;
@@ -31,6 +33,9 @@ struct Options {
     /// Fewer items and one try each, in under a minute: to see that it works, not to compare
     #[arg(long)]
     quick: bool,
+    /// Measure Dask and Ray instead, which are installed into target/peers; without names, each with defaults and tuned
+    #[arg(long, value_name = "PEER", num_args = 0.., conflicts_with = "only")]
+    peers: Option<Vec<String>>,
     /// Start a cluster, make one call, print the milliseconds that took
     #[arg(long, hide = true)]
     first_result: bool,
@@ -42,12 +47,26 @@ pub(crate) fn main() -> Result<()> {
         println!("{}", start::first_result(WORKERS)?);
         return Ok(());
     }
+    if let Some(names) = &options.peers {
+        return show_peers(&peers::peers(names, options.quick)?, options.json);
+    }
     let mut bench = Bench { options, figures: Figures::default() };
     bench.run()?;
     if bench.options.json {
         println!("{}", bench.figures.json(&bench.options.only));
     } else {
         bench.figures.print();
+    }
+    Ok(())
+}
+
+fn show_peers(peers: &BTreeMap<String, BTreeMap<String, f64>>, json: bool) -> Result<()> {
+    if json {
+        println!("{}", serde_json::to_string(peers)?);
+        return Ok(());
+    }
+    for (peer, figures) in peers {
+        figures.iter().for_each(|(key, value)| println!("{peer:10} {key:24} {}", rounded(*value)));
     }
     Ok(())
 }
@@ -64,6 +83,7 @@ impl Bench {
         self.tiny_calls()?;
         self.efficiency()?;
         self.large_values()?;
+        self.kernels()?;
         self.machine()?;
         self.memory()?;
         self.billion()?;
@@ -182,6 +202,15 @@ impl Bench {
         }
         if self.wants(&["gather_64mib_mb_s"]) {
             self.put_median("gather_64mib_mb_s", || bulk::gather(&client, LARGE_BYTES))?;
+        }
+        Ok(())
+    }
+
+    fn kernels(&mut self) -> Result<()> {
+        if self.wants(&["kernels_wasm_over_native"]) {
+            let cluster = start::cluster(1)?;
+            let ratios = kernels::kernels(&cluster.client()?, self.tries())?;
+            self.figures.put("kernels_wasm_over_native", kernels::geometric_mean(&ratios)?)?;
         }
         Ok(())
     }
