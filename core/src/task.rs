@@ -4,10 +4,13 @@
 use std::fmt::Display;
 
 use bytes::Bytes;
-use postcard::ser_flavors::Flavor;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{abi::HoleValue, manifest::TaskInfo};
+use crate::{
+    abi::HoleValue,
+    codec::{Sink, decode_value, encode_value, take_value},
+    manifest::TaskInfo,
+};
 
 /// A function that can run on a fleet; implemented by `#[task]`, for the unit struct that stands for the function.
 #[diagnostic::on_unimplemented(
@@ -163,11 +166,8 @@ impl<'a> ArgReader<'a> {
         let field = self.field;
         self.field += 1;
         let decoded = match self.holes.take(field) {
-            Some(value) => crate::codec::decode(value),
-            None => postcard::take_from_bytes(self.inline).map(|(value, rest)| {
-                self.inline = rest;
-                value
-            }),
+            Some(value) => decode_value(value),
+            None => take_value(&mut self.inline),
         };
         decoded.map_err(|error| ItemFailure::Argument {
             name,
@@ -209,11 +209,7 @@ impl Output {
     /// When it has no encoding.
     #[inline]
     pub fn value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), ItemFailure> {
-        let start = self.buffer.len();
-        postcard::serialize_with_flavor(value, Grow(self)).map_err(|error| {
-            self.buffer.truncate(start);
-            ItemFailure::Result { message: error.to_string() }
-        })
+        encode_value(value, self).map_err(|error| ItemFailure::Result { message: error.to_string() })
     }
 
     /// Writes a fallible task's result.
@@ -232,20 +228,6 @@ impl Output {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.buffer
-    }
-
-    /// Appends raw bytes.
-    #[inline]
-    pub fn extend(&mut self, bytes: &[u8]) {
-        if self.buffer.capacity() - self.buffer.len() < bytes.len() {
-            self.grow(bytes.len());
-        }
-        self.buffer.extend_from_slice(bytes);
-    }
-
-    /// Cuts back to `len` bytes: a failed item's beginnings.
-    pub fn truncate(&mut self, len: usize) {
-        self.buffer.truncate(len);
     }
 
     /// Ends an item: buffers that were outgrown during it are freed.
@@ -277,25 +259,26 @@ impl Output {
     }
 }
 
-struct Grow<'a>(&'a mut Output);
-
-impl Flavor for Grow<'_> {
-    type Output = ();
-
-    #[inline]
-    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
-        self.0.extend(&[byte]);
-        Ok(())
+impl Sink for Output {
+    fn len(&self) -> usize {
+        self.buffer.len()
     }
 
     #[inline]
-    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
-        self.0.extend(bytes);
-        Ok(())
+    fn reserve(&mut self, more: usize) {
+        if self.buffer.capacity() - self.buffer.len() < more {
+            self.grow(more);
+        }
     }
 
-    fn finalize(self) -> postcard::Result<()> {
-        Ok(())
+    #[inline]
+    fn append(&mut self, bytes: &[u8]) {
+        self.reserve(bytes.len());
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.buffer.truncate(len);
     }
 }
 
@@ -331,10 +314,10 @@ mod tests {
     #[test]
     fn growing_keeps_the_finished_bytes_in_place_until_the_item_ends() {
         let mut out = Output::default();
-        out.extend(&[1; 60]);
+        out.append(&[1; 60]);
         let told = out.bytes().as_ptr();
         out.end_item();
-        out.extend(&[2; 60]);
+        out.append(&[2; 60]);
         assert_eq!(out.retired.len(), 1);
         assert_eq!(out.retired[0].as_ptr(), told);
         out.end_item();

@@ -31,6 +31,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "scheduler", run: scheduler, tries: 200_000 },
     Target { name: "journal", run: journal, tries: 200_000 },
     Target { name: "module", run: module, tries: 10_000 },
+    Target { name: "values", run: values, tries: 200_000 },
 ];
 
 /// A frame of any kind of message.
@@ -150,6 +151,32 @@ pub fn module(bytes: &[u8]) {
     }
     let _ = manifest::read(bytes);
     let _ = sandbox.load(Hash::of(bytes), bytes);
+}
+
+/// A result that a worker sends, or an argument that a guest is given, as a list of any kind of number: what reads as one has a form that
+/// reads as the same.
+pub fn values(bytes: &[u8]) {
+    macro_rules! lists {
+        ($($number:ty)*) => {$(
+            list::<Vec<$number>>(bytes);
+            list::<Vec<Vec<$number>>>(bytes);
+        )*};
+    }
+    lists!(u8 i8 u16 i16 u32 i32 u64 i64 usize isize f32 f64);
+}
+
+fn list<T: DeserializeOwned + Serialize>(bytes: &[u8]) {
+    let mut rest = bytes;
+    let Ok(list) = codec::take_value::<T>(&mut rest) else {
+        assert_eq!(rest.len(), bytes.len(), "nothing is taken of what does not read");
+        return;
+    };
+    let (mut written, mut again) = (Vec::new(), Vec::new());
+    codec::encode_value(&list, &mut written).expect("what was read can be written");
+    // By their bytes, since there are numbers that are not equal to themselves.
+    let read: T = codec::decode_value(&written).expect("what was written reads");
+    codec::encode_value(&read, &mut again).expect("and can be written");
+    assert_eq!(written, again);
 }
 
 /// Runs an entry point by its name.

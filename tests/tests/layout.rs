@@ -40,7 +40,7 @@ const ROOMS: &[Room] = &[
     room("core/src/setup", &[]),
     pure("core/src/manifest", &["ids", "limits", "abi", "codec"]),
     room("core/src/module", &[]),
-    room("core/src/guest", &["abi", "task"]),
+    room("core/src/guest", &["abi", "codec", "task"]),
     room("core/src/task", &["abi", "codec", "guest", "manifest"]),
     room("core/src/client/local", &["ids", "error", "codec", "requirements", "wire", "client", "task", "scheduler"]),
     room("core/src/client/connect", &["ids", "error", "client", "manifest", "module", "net"]),

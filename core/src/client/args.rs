@@ -10,7 +10,7 @@ use super::{
     shared::{Handle, Shared},
 };
 use crate::{
-    codec::{Args, Hole, RunBuilder, Source, Span, encode_into},
+    codec::{Args, Hole, RunBuilder, Source, Span, encode_value},
     error::Error,
     ids::EntryId,
     wire::INLINE_BYTES,
@@ -154,9 +154,10 @@ pub struct ArgWriter<'a> {
 impl ArgWriter<'_> {
     fn value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Error> {
         let start = self.inline.len();
-        encode_into(value, self.inline).map_err(|error| Error::Encode { reason: error.to_string() })?;
+        encode_value(value, self.inline).map_err(|error| Error::Encode { reason: error.to_string() })?;
         if self.inline.len() - start > INLINE_BYTES {
-            let value = self.inline.split_off(start);
+            // Without a copy where there is nothing before it.
+            let value = if start == 0 { std::mem::take(self.inline) } else { self.inline.split_off(start) };
             let bytes = value.len() as u64;
             let handle = self.shared.scatter(value.into());
             self.fields.push((self.field, Source::Same(handle.key(0))));

@@ -181,7 +181,7 @@ impl Block {
         let bytes = self.run.bytes().get(self.offset..self.offset + len)?;
         self.item += 1;
         self.offset += len;
-        Some((crate::codec::decode(bytes).or_else(|_| decode_as(bytes, sender.handle.key(index))), len))
+        Some((crate::codec::decode_value(bytes).or_else(|_| decode_as(bytes, sender.handle.key(index))), len))
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
     state::Known,
 };
 use crate::{
-    codec::{Span, decode},
+    codec::{Span, decode_value},
     error::{Error, Result},
     ids::Key,
     wire::StateCounts,
@@ -461,5 +461,5 @@ impl<T> Iterator for IntoIter<T> {
 impl<T> ExactSizeIterator for IntoIter<T> {}
 
 pub(super) fn decode_as<T: DeserializeOwned>(bytes: &[u8], key: Key) -> Result<T> {
-    decode(bytes).map_err(|error| Error::Decode { key, expected: std::any::type_name::<T>(), reason: error.to_string() })
+    decode_value(bytes).map_err(|error| Error::Decode { key, expected: std::any::type_name::<T>(), reason: error.to_string() })
 }

@@ -234,7 +234,7 @@ impl Client {
     /// ```
     pub fn scatter<T: Serialize>(&self, value: T) -> Future<T> {
         let mut bytes = Vec::new();
-        let encoded = crate::codec::encode_into(&value, &mut bytes).map_err(|error| Error::Encode { reason: error.to_string() });
+        let encoded = crate::codec::encode_value(&value, &mut bytes).map_err(|error| Error::Encode { reason: error.to_string() });
         let handle = match encoded.and_then(|()| not_in_task()) {
             Ok(()) => self.shared.scatter(bytes.into()),
             Err(error) => self.shared.open_broken(1, error),

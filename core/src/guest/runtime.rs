@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     abi::{self, Batch, HoleValue, ItemStatus, State},
+    codec::Sink,
     task::{ArgReader, HoleValues, ItemFailure, Output, Task},
 };
 
@@ -147,17 +148,17 @@ fn write_failure(failure: ItemFailure, start: usize, out: &mut Output) -> ItemSt
     out.truncate(start);
     match failure {
         ItemFailure::Returned { message } => {
-            out.extend(message.as_bytes());
+            out.append(message.as_bytes());
             ItemStatus::Failed
         }
         ItemFailure::Argument { name, message } => {
-            out.extend(name.as_bytes());
-            out.extend(b"\n");
-            out.extend(message.as_bytes());
+            out.append(name.as_bytes());
+            out.append(b"\n");
+            out.append(message.as_bytes());
             ItemStatus::BadArgument
         }
         ItemFailure::Result { message } => {
-            out.extend(message.as_bytes());
+            out.append(message.as_bytes());
             ItemStatus::BadResult
         }
     }

@@ -16,8 +16,8 @@ use crate::{
     ids::{ClientId, Hash, WorkerId},
 };
 
-/// Version of the protocol: of every message in this module's parent, and of frames and blobs.
-pub const PROTOCOL: u32 = 3;
+/// Version of the protocol: of every message in this module's parent, of frames and blobs, and of the form that values have.
+pub const PROTOCOL: u32 = 4;
 
 /// What a peer may do. A token and a certificate each carry one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

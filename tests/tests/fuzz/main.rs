@@ -51,6 +51,11 @@ fn module() {
 }
 
 #[test]
+fn values() {
+    check("values");
+}
+
+#[test]
 fn every_target_has_a_test_and_a_fuzzer() {
     let this = include_str!("main.rs");
     for target in TARGETS {

@@ -26,6 +26,7 @@ pub(crate) fn all() -> Vec<(&'static str, Seeds)> {
         ("scheduler", scheduler()),
         ("journal", journal()),
         ("module", module()),
+        ("values", values()),
     ]
 }
 
@@ -229,5 +230,23 @@ fn module() -> Seeds {
         ("table", text("(module (table 100 funcref) (func $f) (elem (i32.const 0) $f))")),
         ("loop", text("(module (func (export \"run\") (loop (br 0))))")),
         ("not-wasm", b"\x7fELF".to_vec()),
+    ]
+}
+
+/// Lists in each of their forms.
+fn values() -> Seeds {
+    fn form<T: Serialize>(list: &T) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        codec::encode_value(list, &mut bytes).expect("encoded");
+        bytes
+    }
+    let wide = |shift: u32| (0..70).map(|x: i64| (x - 35) << shift).collect::<Vec<_>>();
+    vec![
+        ("floats", form(&vec![1.5_f64, f64::NAN, -0.0])),
+        ("small-integers", form(&vec![1_i64, -2, 1 << 40])),
+        ("packed-in-one-byte", form(&wide(0))),
+        ("packed-in-four-bytes", form(&wide(20))),
+        ("packed-in-eight-bytes", form(&wide(50))),
+        ("rows", form(&vec![wide(0), wide(10), vec![7]])),
     ]
 }
