@@ -71,7 +71,9 @@ impl Scheduler {
                 (seq, item) = (mine.seq, 0);
             }
             let left = match link {
-                Some(Link { entry, items, .. }) => self.report(entry, items.start + item..items.end, mine, items.start, &mut room),
+                Some(Link { entry, items, .. }) => {
+                    self.report(entry, items.start + item..items.end, mine, items.start, &mut room)
+                }
                 None if fault::is(Fault::ReturnUnreported) => None,
                 None => self.report_again(mine, item, &mut room),
             };

@@ -61,7 +61,8 @@ impl Scheduler {
         link.misses += 1;
         if link.misses < MAX_UNREACHABLE {
             let start = link.items.start;
-            self.report(key.entry, key.index..key.index + 1, mine.entry, start, &mut u64::MAX);
+            let mut room = u64::MAX;
+            self.report(key.entry, key.index..key.index + 1, mine.entry, start, &mut room);
             return;
         }
         link.misses = 0;

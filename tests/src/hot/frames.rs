@@ -7,7 +7,7 @@ use quicsand::{
     Options,
     codec::{Args, Run},
     ids::TaskId,
-    wire::{CallSpec, Frames, FromClient, Validate, decode_all},
+    wire::{CallSpec, Frames, FromClient, SharedSpec, Validate, decode_all},
 };
 
 use super::codec::integers;
@@ -18,8 +18,8 @@ pub(super) const CALLS: u32 = 100;
 const HEADER: usize = 4;
 
 /// What to call, for all workloads.
-pub(super) fn spec() -> CallSpec {
-    CallSpec { task: TaskId::of("hot::inc"), name: "hot::inc".into(), options: Options::DEFAULT }
+pub(super) fn spec() -> SharedSpec {
+    CallSpec { task: TaskId::of("hot::inc"), name: "hot::inc".into(), options: Options::DEFAULT }.into()
 }
 
 /// Arguments of one call: an integer.

@@ -3,8 +3,6 @@
 //!
 //! Inputs pass through `black_box`, and every result is checked: a wrong one is an error, not a figure.
 
-#[cfg_attr(target_family = "wasm", allow(dead_code, reason = "the guest has its task alone"))]
-mod kernels;
 mod tasks;
 
 #[cfg(not(target_family = "wasm"))]

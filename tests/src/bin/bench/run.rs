@@ -1,6 +1,9 @@
 //! Which figures are measured, in which order, and how often. Owns: the options, and the cluster that most are measured on.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, builder::PossibleValuesParser};
@@ -11,7 +14,7 @@ use crate::{
     alongside::Taken,
     bulk, calls, failures,
     figures::{FIGURES, Figures, names, rounded},
-    kernels, limits, machine, memory, peers, start,
+    limits, machine, memory, peers, start,
 };
 
 const WORKERS: usize = 2;
@@ -206,11 +209,13 @@ impl Bench {
         Ok(())
     }
 
+    /// By a program of its own, whose module the other figures have nothing to do with.
     fn kernels(&mut self) -> Result<()> {
         if self.wants(&["kernels_wasm_over_native"]) {
-            let cluster = start::cluster(1)?;
-            let ratios = kernels::kernels(&cluster.client()?, self.tries())?;
-            self.figures.put("kernels_wasm_over_native", kernels::geometric_mean(&ratios)?)?;
+            let output =
+                Command::new(program("quicsand-kernels")).arg(self.tries().to_string()).stderr(Stdio::inherit()).output()?;
+            ensure!(output.status.success(), "quicsand-kernels failed");
+            self.figures.put("kernels_wasm_over_native", String::from_utf8(output.stdout)?.trim().parse()?)?;
         }
         Ok(())
     }
@@ -251,7 +256,7 @@ impl Bench {
         let n: u64 = if self.options.quick { 10_000_000 } else { 1_000_000_000 };
         eprintln!("bench: the example `billion` over {n} items");
         let cluster = start::cluster(WORKERS)?;
-        let mut command = std::process::Command::new(program("billion"));
+        let mut command = Command::new(program("billion"));
         command.args(["--n", &n.to_string()]).env("QUICSAND_SCHEDULER", cluster.address());
         let output = command.env("QUICSAND_TOKEN", cluster.token(quicsand::wire::Role::Client)).output()?;
         ensure!(output.status.success(), "billion: {}", String::from_utf8_lossy(&output.stderr));

@@ -7,10 +7,11 @@
 mod bytes;
 mod numbers;
 
-use std::{hint::black_box, time::Instant};
+use std::{env, hint::black_box, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 use quicsand::{Client, task};
+use quicsand_worker::LocalCluster;
 
 /// A kernel with its input, made from a seed; each run gives a checksum of what it computed.
 type Prepared = Box<dyn FnMut() -> u64>;
@@ -50,8 +51,19 @@ fn timed(kernel: u32, seed: u64) -> (u64, u64) {
     (fastest, checksum)
 }
 
+/// Prints what the sandbox's time is over the native time: the geometric mean over all kernels. How often each is measured is its argument.
+///
+/// It is a program of its own, since what is compiled for it is no part of what the other benchmarks measure.
+#[quicsand::main]
+fn main() -> Result<()> {
+    let tries = env::args().nth(1).map_or(Ok(5), |tries| tries.parse())?;
+    let cluster = LocalCluster::builder().workers(1).slots(1).processes().start()?;
+    println!("{}", geometric_mean(&kernels(&cluster.client()?, tries)?)?);
+    Ok(())
+}
+
 /// Each kernel's time in the sandbox over its time in this process: of the medians of `tries` measurements, taken by turns.
-pub(crate) fn kernels(client: &Client, tries: usize) -> Result<Vec<(&'static str, f64)>> {
+fn kernels(client: &Client, tries: usize) -> Result<Vec<(&'static str, f64)>> {
     let mut ratios = Vec::new();
     for (index, kernel) in (0..).zip(KERNELS) {
         let (mut native, mut sandboxed) = (Vec::new(), Vec::new());
@@ -70,7 +82,7 @@ pub(crate) fn kernels(client: &Client, tries: usize) -> Result<Vec<(&'static str
 }
 
 /// The geometric mean of what [`kernels`] gave.
-pub(crate) fn geometric_mean(ratios: &[(&'static str, f64)]) -> Result<f64> {
+fn geometric_mean(ratios: &[(&'static str, f64)]) -> Result<f64> {
     let count = std::num::NonZero::new(ratios.len()).context("no kernels")?.get() as f64;
     Ok((ratios.iter().map(|(_, ratio)| ratio.ln()).sum::<f64>() / count).exp())
 }
