@@ -283,7 +283,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            batch_time: Duration::from_millis(4),
+            batch_time: Duration::from_millis(16),
             pipeline: 2,
             ahead: 256,
             report_bytes: 16 << 20,

@@ -9,7 +9,7 @@ use quicsand_tests::processes;
 use crate::tasks::{add, churn, inc};
 
 /// CPU time of the call that says how long a step of `churn` takes.
-const CALIBRATED_STEPS: u64 = 200_000_000;
+const CALIBRATED_STEPS: u64 = 100_000_000;
 /// Different calls of one length; all results are compared with theirs.
 const SEEDS: u64 = 4;
 
@@ -81,16 +81,17 @@ pub(crate) fn chain(client: &Client, count: i64) -> Result<f64> {
     Ok(count as f64 / elapsed.as_secs_f64())
 }
 
-/// Nanoseconds of CPU that a step of `churn` takes in the sandbox: by the workers' CPU time, since the clock on the wall would not notice
-/// that something else ran in between.
-pub(crate) fn step_ns(client: &Client) -> Result<f64> {
+/// Nanoseconds of CPU that a step of `churn` takes in the sandbox while all `workers` are busy, as they are when it matters: by their CPU
+/// time, since the clock on the wall would not notice that something else ran in between.
+pub(crate) fn step_ns(client: &Client, workers: u64) -> Result<f64> {
     let used = || -> Result<f64> {
         Ok(processes::children()?.iter().filter(|child| child.role == "worker").map(|child| child.usage.cpu_ns as f64).sum())
     };
     let before = used()?;
-    let result = client.submit(churn, (black_box(1), CALIBRATED_STEPS)).result()?;
-    ensure!(result == churn(1, CALIBRATED_STEPS), "the workers count differently");
-    Ok((used()? - before) / CALIBRATED_STEPS as f64)
+    let results = client.gather(client.map(churn, (0..workers).map(|seed| (black_box(seed), CALIBRATED_STEPS))))?;
+    let taken = used()? - before;
+    ensure!(results.into_iter().eq((0..workers).map(|seed| churn(seed, CALIBRATED_STEPS))), "the workers count differently");
+    Ok(taken / (workers * CALIBRATED_STEPS) as f64)
 }
 
 /// Which part of the time that two processors need for so many calls of `us` they are busy with them.
