@@ -8,6 +8,7 @@ pub(super) enum Ranges {
     /// One range; empty if it ends where it begins.
     One(u64, u64),
     /// First to end; neither overlapping nor touching.
+    #[expect(clippy::box_collection, reason = "a pointer is smaller than a tree's head, and this is rare")]
     Many(Box<BTreeMap<u64, u64>>),
 }
 

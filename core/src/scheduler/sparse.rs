@@ -6,6 +6,7 @@ use std::{
 };
 
 /// A tree that is but a pointer while it is empty. What only reads it sees a tree.
+#[expect(clippy::box_collection, reason = "a pointer is smaller than a tree's head, and most are empty")]
 #[derive(Debug)]
 pub(super) struct Sparse<V>(Option<Box<BTreeMap<u64, V>>>);
 
@@ -49,18 +50,14 @@ impl<V> DerefMut for Sparse<V> {
 }
 
 /// Things by item, of which there is mostly one.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) enum Few<V> {
+    #[default]
     None,
     One(u64, V),
     /// At least two.
+    #[expect(clippy::box_collection, reason = "a pointer is smaller than a tree's head, and this is rare")]
     Many(Box<BTreeMap<u64, V>>),
-}
-
-impl<V> Default for Few<V> {
-    fn default() -> Self {
-        Self::None
-    }
 }
 
 impl<V: Copy> Few<V> {
