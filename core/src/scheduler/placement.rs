@@ -140,10 +140,10 @@ impl Scheduler {
         let start = first - chunk.first;
         let mut bytes = chunk.args.run.len_of(start as u32..(start + count) as u32) as u64;
         for hole in &chunk.args.holes {
-            let Source::Each { .. } = hole.source else { continue };
             let hole_first = u64::from(hole.first);
             let (from, to) = (start.max(hole_first), (start + count).min(hole_first + u64::from(hole.count)));
-            if from >= to {
+            let is_shared = !matches!(hole.source, Source::Each { .. }) && to.saturating_sub(from) == count;
+            if from >= to || (is_shared && count > 1) {
                 continue;
             }
             for span in spans_of(&hole.source, from - hole_first..to - hole_first) {
