@@ -209,8 +209,7 @@ fn queues_behind_a_slow_item_move_after_a_while() {
     let sent = lab.assigned();
     lab.join(2, 1);
     assert!(lab.assigned().is_empty() && lab.ordered().is_empty(), "they seem short");
-    lab.now = lab.scheduler.next_deadline().expect("to look again");
-    lab.event(Event::Tick);
+    lab.wait(Config::default().batch_time);
     assert_eq!(lab.ordered(), [(1, ToWorker::Recall { run: sent[2].1.run })]);
 }
 
