@@ -87,13 +87,9 @@ mod tests {
         let hello = WorkerHello {
             slots: 4,
             memory: 1 << 32,
-            arch: String::new(),
-            listen: None,
-            grant_secret: [0; 32],
             labels: vec![("zone".into(), "a".into())],
             resources: vec![("gpu".into(), 2)],
-            incarnation: 0,
-            keeps: 0,
+            ..WorkerHello::default()
         };
         let mut offer = Offer::of(&hello);
         assert_eq!(offer.memory, 1 << 30);

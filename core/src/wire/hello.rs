@@ -91,8 +91,8 @@ pub struct Session {
     pub client: Option<ClientId>,
 }
 
-/// What a worker tells of itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a worker tells of itself. The default has nothing, not even a slot: something to fill in.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerHello {
     /// Items that it runs at a time; at least 1.
     pub slots: u32,

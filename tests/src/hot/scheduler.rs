@@ -105,17 +105,7 @@ impl Track {
             passport: Passport::default(),
         });
         for worker in 1..=2 {
-            let hello = WorkerHello {
-                slots: 1,
-                memory: 0,
-                arch: String::new(),
-                listen: None,
-                grant_secret: [0; 32],
-                labels: Vec::new(),
-                resources: Vec::new(),
-                incarnation: worker,
-                keeps: 0,
-            };
+            let hello = WorkerHello { slots: 1, incarnation: worker, ..WorkerHello::default() };
             let who = Identity([worker as u8; 16]);
             track.event(Event::WorkerJoined { worker: WorkerId(worker), who, name: String::new(), hello });
         }

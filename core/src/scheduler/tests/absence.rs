@@ -157,17 +157,7 @@ fn a_worker_that_is_back_before_it_was_missed_takes_its_old_place() {
     assert_eq!(lab.scheduler.locate(key(1, 0)), Location::Workers(vec![WorkerId(2)]));
     assert_eq!(lab.scheduler.status().workers.len(), 1);
     // Another process may call itself the same, but has another certificate.
-    let hello = crate::wire::WorkerHello {
-        slots: 1,
-        memory: 0,
-        arch: String::new(),
-        listen: None,
-        grant_secret: [0; 32],
-        labels: Vec::new(),
-        resources: Vec::new(),
-        incarnation: 1,
-        keeps: 0,
-    };
+    let hello = crate::wire::WorkerHello { slots: 1, incarnation: 1, ..crate::wire::WorkerHello::default() };
     lab.event(Event::WorkerJoined { worker: WorkerId(3), who: identity(9), name: "liar".into(), hello });
     assert_eq!(lab.scheduler.status().workers.len(), 2);
 }

@@ -27,17 +27,7 @@ impl Track {
             passport: crate::scheduler::Passport::default(),
         });
         for worker in 1..=2 {
-            let hello = WorkerHello {
-                slots: 1,
-                memory: 0,
-                arch: String::new(),
-                listen: None,
-                grant_secret: [0; 32],
-                labels: Vec::new(),
-                resources: Vec::new(),
-                incarnation: 0,
-                keeps: 0,
-            };
+            let hello = WorkerHello { slots: 1, ..WorkerHello::default() };
             let who = super::lab::identity(worker);
             track.event(Event::WorkerJoined { worker: WorkerId(worker), who, name: String::new(), hello });
         }

@@ -297,17 +297,7 @@ const CLIENT: ClientId = ClientId(1);
 fn joined(config: Config, with_worker: bool) -> Scheduler {
     let mut scheduler = Scheduler::new(config);
     let who = crate::ids::Identity([1; 16]);
-    let hello = WorkerHello {
-        incarnation: 1,
-        keeps: 0,
-        slots: 1,
-        memory: 0,
-        arch: String::new(),
-        listen: None,
-        grant_secret: [0; 32],
-        labels: Vec::new(),
-        resources: Vec::new(),
-    };
+    let hello = WorkerHello { slots: 1, incarnation: 1, ..WorkerHello::default() };
     let mut actions = Vec::new();
     scheduler.handle(
         Duration::ZERO,

@@ -66,17 +66,7 @@ fn roles_and_versions_are_checked_at_the_greeting() {
 #[test]
 fn a_worker_of_another_version_hears_both_and_one_that_is_malformed_what_is_wrong() {
     let (server, fake) = serve();
-    let offer = WorkerHello {
-        slots: 1,
-        memory: 1 << 30,
-        arch: "x86_64".to_owned(),
-        listen: None,
-        grant_secret: [0; 32],
-        labels: Vec::new(),
-        resources: Vec::new(),
-        incarnation: 0,
-        keeps: 0,
-    };
+    let offer = WorkerHello { slots: 1, memory: 1 << 30, arch: "x86_64".to_owned(), ..WorkerHello::default() };
     let greet = |protocol: u32, offer: WorkerHello| {
         let hello = Hello {
             protocol,

@@ -136,17 +136,7 @@ impl Track {
         let who = identity(0);
         let mut joined = vec![Event::ClientJoined { client: CLIENT, who, module: Hash([0; 32]), passport: Passport::default() }];
         joined.extend((1..=workers).map(|worker| {
-            let hello = WorkerHello {
-                slots: 1,
-                memory: 1 << 30,
-                arch: String::new(),
-                listen: None,
-                grant_secret: [0; 32],
-                labels: Vec::new(),
-                resources: Vec::new(),
-                incarnation: worker,
-                keeps: 0,
-            };
+            let hello = WorkerHello { slots: 1, memory: 1 << 30, incarnation: worker, ..WorkerHello::default() };
             Event::WorkerJoined { worker: WorkerId(worker), who: identity(worker), name: String::new(), hello }
         }));
         track.handle(joined, &mut Clock::default());
