@@ -57,15 +57,6 @@ pub struct Usage {
     pub files: usize,
 }
 
-/// A process that this one has started: a part of a cluster, say.
-#[derive(Clone, Debug)]
-pub struct ChildUsage {
-    /// The first argument of its command line: `scheduler`, `worker`.
-    pub role: String,
-    /// What it has taken.
-    pub usage: Usage,
-}
-
 /// A process; killed when dropped.
 #[derive(Debug)]
 pub struct Process {
@@ -184,11 +175,12 @@ pub fn usage(process: &str) -> Result<Usage> {
     Ok(Usage { resident_kib: kib("VmRSS:")?, peak_kib: kib("VmHWM:")?, cpu_ns, files })
 }
 
-/// The processes that this one has started and that have not ended.
+/// What the processes have taken that this one has started and that have not ended: those whose first argument is `role`, as it is
+/// `scheduler` or `worker` of a cluster's.
 ///
 /// # Errors
 /// When this is not Linux.
-pub fn children() -> Result<Vec<ChildUsage>> {
+pub fn children(role: &str) -> Result<Vec<Usage>> {
     let me = format!("PPid:\t{}", std::process::id());
     let mut children = Vec::new();
     for process in fs::read_dir("/proc")?.flatten() {
@@ -197,9 +189,9 @@ pub fn children() -> Result<Vec<ChildUsage>> {
             continue;
         }
         let command = fs::read(process.path().join("cmdline"))?;
-        let role = command.split(|&byte| byte == 0).nth(1).unwrap_or_default();
-        let usage = usage(&process.file_name().to_string_lossy())?;
-        children.push(ChildUsage { role: String::from_utf8_lossy(role).into_owned(), usage });
+        if command.split(|&byte| byte == 0).nth(1) == Some(role.as_bytes()) {
+            children.push(usage(&process.file_name().to_string_lossy())?);
+        }
     }
     Ok(children)
 }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context, Result};
-use quicsand_tests::processes;
+use quicsand_tests::processes::{self, Usage};
 
 use crate::figures::Figures;
 
@@ -17,16 +17,20 @@ pub(crate) struct Taken {
 
 impl Taken {
     pub(crate) fn now() -> Result<Self> {
-        let ns = |role: &str| -> Result<u64> {
-            Ok(processes::children()?.iter().filter(|child| child.role == role).map(|child| child.usage.cpu_ns).sum())
-        };
-        let client_ns = processes::usage("self")?.cpu_ns;
-        Ok(Self { client_ns, scheduler_ns: ns("scheduler")?, workers_ns: ns("worker")?, wire_bytes: loopback_bytes()? })
+        Self::of(&[processes::usage("self")?], &processes::children("scheduler")?, &processes::children("worker")?)
+    }
+
+    fn of(client: &[Usage], scheduler: &[Usage], workers: &[Usage]) -> Result<Self> {
+        let ns = |processes: &[Usage]| processes.iter().map(|usage| usage.cpu_ns).sum();
+        let wire_bytes = loopback_bytes()?;
+        Ok(Self { client_ns: ns(client), scheduler_ns: ns(scheduler), workers_ns: ns(workers), wire_bytes })
     }
 
     /// What was taken since, for so many items.
     pub(crate) fn put_since(&self, items: i64, figures: &mut Figures) -> Result<()> {
-        let now = Self::now()?;
+        let (client, scheduler) = ([processes::usage("self")?], processes::children("scheduler")?);
+        let workers = processes::children("worker")?;
+        let now = Self::of(&client, &scheduler, &workers)?;
         for (key, after, before) in [
             ("client_ns_per_item", now.client_ns, self.client_ns),
             ("scheduler_ns_per_item", now.scheduler_ns, self.scheduler_ns),
@@ -35,12 +39,13 @@ impl Taken {
         ] {
             figures.put(key, after.saturating_sub(before) as f64 / items as f64)?;
         }
-        let children = processes::children()?;
-        let peak = |role: &str| children.iter().filter(|child| child.role == role).map(|child| child.usage.peak_kib).max();
-        let mib = |kib: u64| kib as f64 / 1024.0;
-        figures.put("client_peak_mib", mib(processes::usage("self")?.peak_kib))?;
-        figures.put("scheduler_peak_mib", mib(peak("scheduler").context("there is no scheduler")?))?;
-        figures.put("worker_peak_mib", mib(peak("worker").context("there is no worker")?))
+        let peaks: [(_, &[Usage]); 3] =
+            [("client_peak_mib", &client), ("scheduler_peak_mib", &scheduler), ("worker_peak_mib", &workers)];
+        for (key, processes) in peaks {
+            let kib = processes.iter().map(|usage| usage.peak_kib).max().context("a process of the cluster is gone")?;
+            figures.put(key, kib as f64 / 1024.0)?;
+        }
+        Ok(())
     }
 }
 

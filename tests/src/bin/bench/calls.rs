@@ -84,9 +84,7 @@ pub(crate) fn chain(client: &Client, count: i64) -> Result<f64> {
 /// Nanoseconds of CPU that a step of `churn` takes in the sandbox while all `workers` are busy, as they are when it matters: by their CPU
 /// time, since the clock on the wall would not notice that something else ran in between.
 pub(crate) fn step_ns(client: &Client, workers: u64) -> Result<f64> {
-    let used = || -> Result<f64> {
-        Ok(processes::children()?.iter().filter(|child| child.role == "worker").map(|child| child.usage.cpu_ns as f64).sum())
-    };
+    let used = || -> Result<f64> { Ok(processes::children("worker")?.iter().map(|usage| usage.cpu_ns as f64).sum()) };
     let before = used()?;
     let results = client.gather(client.map(churn, (0..workers).map(|seed| (black_box(seed), CALIBRATED_STEPS))))?;
     let taken = used()? - before;

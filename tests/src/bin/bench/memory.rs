@@ -40,7 +40,6 @@ fn grown<C: Count>(count: u64, submit: impl FnOnce(&Client) -> C) -> Result<f64>
 
 /// KiB of the scheduler.
 fn resident() -> Result<f64> {
-    let children = processes::children()?;
-    let scheduler = children.iter().find(|child| child.role == "scheduler").context("there is no scheduler")?;
-    Ok(scheduler.usage.resident_kib as f64)
+    let scheduler = processes::children("scheduler")?;
+    Ok(scheduler.first().context("there is no scheduler")?.resident_kib as f64)
 }

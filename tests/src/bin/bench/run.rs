@@ -97,14 +97,7 @@ impl Bench {
         if self.wants(&["quinn_roundtrip_us", "quinn_bulk_mb_s", "roundtrip_p50_us", "scatter2_64mib_mb_s", "gather_64mib_mb_s"])
         {
             eprintln!("bench: quinn alone");
-            let (mut trips, mut bulks) = (Vec::new(), Vec::new());
-            for _ in 0..self.tries() {
-                let (trip, bulk) = limits::quinn()?;
-                trips.push(trip);
-                bulks.push(bulk);
-            }
-            self.figures.put("quinn_roundtrip_us", median(trips))?;
-            self.figures.put("quinn_bulk_mb_s", median(bulks))?;
+            self.put_medians(["quinn_roundtrip_us", "quinn_bulk_mb_s"], || Ok(limits::quinn()?.into()))?;
         }
         if self.wants(&["memcpy_mb_s"]) {
             self.put_median("memcpy_mb_s", || Ok(limits::memcpy_mb_s()))?;
@@ -142,16 +135,10 @@ impl Bench {
             return Ok(());
         }
         let cluster = start::cluster(WORKERS)?;
-        let client = warm(&cluster.client()?)?;
+        let client = warm(cluster.client()?)?;
         if self.wants(&trips) {
-            let (mut p50s, mut p99s) = (Vec::new(), Vec::new());
-            for _ in 0..self.tries() {
-                let (p50, p99) = calls::roundtrips(&client, self.scaled(2_000))?;
-                p50s.push(p50);
-                p99s.push(p99);
-            }
-            self.figures.put("roundtrip_p50_us", median(p50s))?;
-            self.figures.put("roundtrip_p99_us", median(p99s))?;
+            let count = self.scaled(2_000);
+            self.put_medians(trips, || Ok(calls::roundtrips(&client, count)?.into()))?;
         }
         if self.wants(&["map_100k_items_per_s"]) {
             self.put_median("map_100k_items_per_s", || calls::map(&client, 100_000))?;
@@ -184,7 +171,7 @@ impl Bench {
             return Ok(());
         }
         let cluster = start::cluster(WORKERS)?;
-        let client = warm(&cluster.client()?)?;
+        let client = warm(cluster.client()?)?;
         let step_ns = median((0..3).map(|_| calls::step_ns(&client, WORKERS as u64)).collect::<Result<_>>()?);
         for (key, count, us) in cases {
             if self.wants(&[key]) {
@@ -199,7 +186,7 @@ impl Bench {
             return Ok(());
         }
         let cluster = bulk::cluster(WORKERS)?;
-        let client = warm(&cluster.client()?)?;
+        let client = warm(cluster.client()?)?;
         if self.wants(&["scatter2_64mib_mb_s"]) {
             self.put_median("scatter2_64mib_mb_s", || bulk::scatter(&client, LARGE_BYTES, WORKERS))?;
         }
@@ -270,15 +257,9 @@ impl Bench {
     }
 
     fn failures(&mut self) -> Result<()> {
-        if self.wants(&["kill_worker_extra_s", "kill_worker_beyond_share_s"]) {
-            let (mut extras, mut beyonds) = (Vec::new(), Vec::new());
-            for _ in 0..self.tries() {
-                let (extra, beyond) = failures::killed_worker()?;
-                extras.push(extra);
-                beyonds.push(beyond);
-            }
-            self.figures.put("kill_worker_extra_s", median(extras))?;
-            self.figures.put("kill_worker_beyond_share_s", median(beyonds))?;
+        let killed = ["kill_worker_extra_s", "kill_worker_beyond_share_s"];
+        if self.wants(&killed) {
+            self.put_medians(killed, || Ok(failures::killed_worker()?.into()))?;
         }
         if self.wants(&["kill_scheduler_result_ms"]) {
             self.put_median("kill_scheduler_result_ms", failures::killed_scheduler)?;
@@ -310,8 +291,16 @@ impl Bench {
 
     /// The median of five tries.
     fn put_median(&mut self, key: &'static str, mut run: impl FnMut() -> Result<f64>) -> Result<()> {
-        let figures = (0..self.tries()).map(|_| run()).collect::<Result<_>>()?;
-        self.figures.put(key, median(figures))
+        self.put_medians([key], || Ok([run()?]))
+    }
+
+    /// The medians of what five tries give.
+    fn put_medians<const N: usize>(&mut self, keys: [&'static str; N], mut run: impl FnMut() -> Result<[f64; N]>) -> Result<()> {
+        let tries = (0..self.tries()).map(|_| run()).collect::<Result<Vec<_>>>()?;
+        for (at, key) in keys.into_iter().enumerate() {
+            self.figures.put(key, median(tries.iter().map(|figures| figures[at]).collect()))?;
+        }
+        Ok(())
     }
 }
 
@@ -321,7 +310,7 @@ fn median(mut figures: Vec<f64>) -> f64 {
 }
 
 /// Both workers have the module, and have run it.
-fn warm(client: &Client) -> Result<Client> {
-    calls::map(client, 10_000)?;
-    Ok(client.clone())
+fn warm(client: Client) -> Result<Client> {
+    calls::map(&client, 10_000)?;
+    Ok(client)
 }

@@ -1,13 +1,6 @@
 //! Beginnings: from nothing to the first result, and modules. Owns: the processes with empty caches that it is measured in.
 
-use std::{
-    env,
-    ffi::OsStr,
-    hint::black_box,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Instant,
-};
+use std::{env, ffi::OsStr, hint::black_box, process::Command, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 use quicsand_tests::processes::program;
@@ -40,15 +33,11 @@ pub(crate) fn cluster(workers: usize) -> Result<LocalCluster> {
 
 /// Bytes of the module that the quick start carries.
 pub(crate) fn module_bytes() -> Result<f64> {
+    let program = program("quickstart");
     let directory = tempfile::tempdir()?;
-    let module = module_of(&program("quickstart"), directory.path())?;
-    Ok(module.metadata()?.len() as f64)
-}
-
-fn module_of(program: &Path, directory: &Path) -> Result<PathBuf> {
-    let file = directory.join("program.wasm");
-    let status = Command::new(program).args([OsStr::new("--module"), file.as_os_str()]).status();
+    let file = directory.path().join("quickstart.wasm");
+    let status = Command::new(&program).args([OsStr::new("--module"), file.as_os_str()]).status();
     let status = status.with_context(|| format!("{} could not be started", program.display()))?;
     ensure!(status.success(), "{} could not write its module", program.display());
-    Ok(file)
+    Ok(file.metadata()?.len() as f64)
 }
