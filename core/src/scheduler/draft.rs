@@ -133,7 +133,7 @@ impl Draft {
         let stored = entry.items.count(State::Away) + entry.items.count(State::FinalAway);
         require(stored == self.stored.len() as u64, "its stored values")?;
         let replicas = |(len, hash)| Replicas::awaited(len, hash, ANYONE);
-        entry.stored.extend(std::mem::take(&mut self.stored).into_iter().map(|(item, value)| (item, replicas(value))));
+        entry.stored = std::mem::take(&mut self.stored).into_iter().map(|(item, value)| (item, replicas(value))).collect();
         for (range, error) in std::mem::take(&mut self.errors) {
             for segment in entry.items.segments(range).filter(|segment| segment.state == State::Failed) {
                 entry.errors.extend(segment.range().map(|item| (item, error.clone())));

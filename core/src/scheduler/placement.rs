@@ -134,7 +134,7 @@ impl Scheduler {
         first + count
     }
 
-    /// Bytes that a batch's own arguments and inline inputs have; what all its items share is not counted.
+    /// Bytes that the arguments and inline inputs of a batch of several items have; what all of them share is not counted.
     fn batch_bytes(&self, entry: &Entry, first: u64, count: u64) -> u64 {
         let Some(chunk) = entry.chunk_of(first) else { return 0 };
         let start = first - chunk.first;
@@ -143,7 +143,7 @@ impl Scheduler {
             let hole_first = u64::from(hole.first);
             let (from, to) = (start.max(hole_first), (start + count).min(hole_first + u64::from(hole.count)));
             let is_shared = !matches!(hole.source, Source::Each { .. }) && to.saturating_sub(from) == count;
-            if from >= to || (is_shared && count > 1) {
+            if from >= to || is_shared {
                 continue;
             }
             for span in spans_of(&hole.source, from - hole_first..to - hole_first) {

@@ -31,6 +31,13 @@ impl<V> Sparse<V> {
     }
 }
 
+impl<V> FromIterator<(u64, V)> for Sparse<V> {
+    fn from_iter<I: IntoIterator<Item = (u64, V)>>(items: I) -> Self {
+        let tree: BTreeMap<_, _> = items.into_iter().collect();
+        Self((!tree.is_empty()).then(|| Box::new(tree)))
+    }
+}
+
 impl<V> Deref for Sparse<V> {
     type Target = BTreeMap<u64, V>;
 
@@ -153,6 +160,7 @@ mod tests {
         assert_eq!(sparse.remove(&3), Some('c'));
         assert!(sparse.0.is_none());
         assert_eq!(sparse.remove(&3), None);
+        assert!(Sparse::from_iter([(7, 'd'); 0]).0.is_none());
         assert_eq!(size_of_val(&sparse), size_of::<usize>());
     }
 }

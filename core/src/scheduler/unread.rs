@@ -47,8 +47,7 @@ impl Scheduler {
         if oddity.unread.len() + 1 >= MAX_UNREAD && mine != key {
             // Who only took it up cannot fail it for others.
             let message = "the result could not be fetched, however often it was computed again";
-            let error = TaskError::new(TaskErrorKind::DataLost, entry.name(), key, message);
-            return self.tell_client(mine.entry.client, ToClient::Failed { seq: mine.entry.seq, index: mine.index, error });
+            return self.tell_lost_to_taker(mine, key, message);
         }
         self.lose_unread(key);
     }
@@ -57,7 +56,7 @@ impl Scheduler {
     /// who cannot get it does without.
     fn unreachable_to_taker(&mut self, mine: Key, key: Key) {
         let link = self.clients.get_mut(&mine.entry.client).and_then(|client| client.links.get_mut(&mine.entry.seq));
-        let (Some(link), Some(entry)) = (link, self.entries.get(&key.entry)) else { return };
+        let Some(link) = link else { return };
         link.misses += 1;
         if link.misses < MAX_UNREACHABLE {
             let start = link.items.start;
@@ -67,6 +66,12 @@ impl Scheduler {
         }
         link.misses = 0;
         let message = format!("the value {key} was there and could not be fetched, {MAX_UNREACHABLE} times: take it up again");
+        self.tell_lost_to_taker(mine, key, message);
+    }
+
+    /// Whoever took a value up under its own name does without; the item itself stays as it is.
+    fn tell_lost_to_taker(&mut self, mine: Key, key: Key, message: impl Into<String>) {
+        let Some(entry) = self.entries.get(&key.entry) else { return };
         let error = TaskError::new(TaskErrorKind::DataLost, entry.name(), key, message);
         self.tell_client(mine.entry.client, ToClient::Failed { seq: mine.entry.seq, index: mine.index, error });
     }
