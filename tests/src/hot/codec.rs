@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use quicsand::codec::{Run, RunBuilder, decode, encode_into};
+use quicsand::codec::{Run, RunBuilder, decode_value, encode_value};
 
 use super::ITEMS;
 
@@ -14,7 +14,7 @@ pub(super) fn integers() -> Run {
     let mut builder = RunBuilder::default();
     for item in 0..i64::from(ITEMS) {
         let start = builder.byte_len();
-        encode_into(&item, builder.buffer()).expect("an integer has an encoding");
+        encode_value(&item, builder.buffer()).expect("an integer has an encoding");
         builder.end_item(start).expect("it is short");
     }
     builder.take()
@@ -27,7 +27,7 @@ pub(super) fn encode_run() -> Box<dyn FnMut()> {
 pub(super) fn decode_run() -> Box<dyn FnMut()> {
     let run = integers();
     Box::new(move || {
-        let numbers = black_box(&run).iter().map(|item| decode::<i64>(item).expect("it was encoded"));
+        let numbers = black_box(&run).iter().map(|item| decode_value::<i64>(item).expect("it was encoded"));
         black_box(numbers.sum::<i64>());
     })
 }
@@ -40,13 +40,13 @@ pub(super) fn encode_floats() -> Box<dyn FnMut()> {
     let floats = floats();
     Box::new(move || {
         let mut bytes = Vec::new();
-        encode_into(black_box(&floats), &mut bytes).expect("floats have an encoding");
+        encode_value(black_box(&floats), &mut bytes).expect("floats have an encoding");
         drop(black_box(bytes));
     })
 }
 
 pub(super) fn decode_floats() -> Box<dyn FnMut()> {
     let mut bytes = Vec::new();
-    encode_into(&floats(), &mut bytes).expect("floats have an encoding");
-    Box::new(move || drop(black_box(decode::<Vec<f64>>(black_box(&bytes)).expect("they were encoded"))))
+    encode_value(&floats(), &mut bytes).expect("floats have an encoding");
+    Box::new(move || drop(black_box(decode_value::<Vec<f64>>(black_box(&bytes)).expect("they were encoded"))))
 }
