@@ -15,6 +15,16 @@ fn thousands_of_seeds_pass() {
     assert!(events > 500 * seeds && items > 40 * seeds && computed > 20 * seeds && mishaps > 2 * seeds, "{report:?}");
 }
 
+/// Seeds beyond the first ones that failed once.
+const PINNED: &[u64] = &[105_385];
+
+#[test]
+fn seeds_that_failed_once_pass() {
+    for &seed in PINNED {
+        run(seed, Options::default()).unwrap_or_else(|failure| panic!("{failure}"));
+    }
+}
+
 /// The seeds that must be enough to find a fault, counted from 0: about four times what it took, but 400 at most.
 const ENOUGH: &[(Fault, u64)] = &[
     (Fault::LossForgotten, 20),

@@ -162,7 +162,9 @@ impl Scheduler {
                 }
                 if !segment.wanted && state != State::Released {
                     let need = self.needs(id, item..item + 1)[0].1;
-                    let kept = matches!((state, need), (_, Need::Value) | (State::Dormant | State::Inline, Need::Lineage));
+                    let over = matches!(state, State::Failed | State::Cancelled);
+                    let kept =
+                        need == Need::Value || need == Need::Lineage && (over || matches!(state, State::Dormant | State::Inline));
                     let irretrievable =
                         matches!(entry.kind, Kind::Data { .. }) || matches!(state, State::Final | State::FinalAway);
                     let data = irretrievable && need == Need::Lineage;

@@ -282,7 +282,7 @@ impl Scheduler {
             (_, Need::Value) => return,
             (State::Stored, Need::Lineage) if !is_data && fault::is(Fault::LineageDropped) => State::Released,
             (State::Stored | State::Away, Need::Lineage) if !is_data => State::Dormant,
-            (State::Failed | State::Cancelled, Need::Lineage) => State::Released,
+            // What failed stays, too: what was made of it could be lost, and would fail for the same reason.
             (_, Need::Lineage) => return,
             (_, Need::Nothing) => State::Released,
         };

@@ -171,6 +171,34 @@ fn data_goes_to_workers_in_turn_and_dies_with_them() {
 }
 
 #[test]
+fn what_is_lost_late_fails_for_the_first_cause() {
+    let mut lab = Lab::new();
+    lab.join(1, 1);
+    assert_eq!(upload(&mut lab, 1), Some(1));
+    lab.worker(1, FromWorker::Holds { key: key(1, 0), len: LEN, hash: HASH });
+    stored(&mut lab, 2, vec![same(1, 0)]);
+    lab.join(2, 1);
+    lab.worker(1, FromWorker::Draining);
+    assert_eq!(stored(&mut lab, 3, vec![same(2, 0)]), 2);
+    lab.call(4, vec![same(2, 0)]);
+    for seq in [1, 2] {
+        lab.release(seq, 0, 1);
+    }
+    lab.take();
+    let failed = |told: &[ToClient]| match told {
+        [.., ToClient::Failed { seq, error, .. }] => (*seq, error.kind.clone(), error.key),
+        told => panic!("{told:?}"),
+    };
+    lab.leave(1);
+    assert_eq!(failed(&lab.told()), (4, TaskErrorKind::DataLost, key(1, 0)), "it needs the second, which needs the data");
+    lab.leave(2);
+    assert_eq!(failed(&lab.told()), (3, TaskErrorKind::DataLost, key(1, 0)), "though nobody needed the second in between");
+    lab.release(3, 0, 1);
+    lab.release(4, 0, 1);
+    assert!(lab.is_empty());
+}
+
+#[test]
 fn a_client_that_lets_go_of_data_hears_when_nobody_asks_for_it_again() {
     let mut lab = Lab::new();
     lab.join(1, 1);
