@@ -17,7 +17,6 @@ pub struct Ended {
     pub(super) outcomes: Vec<(Outcome, Duration)>,
     /// Results that stay here, by ascending item.
     pub(super) kept: Vec<(Stored, Bytes)>,
-    values: Run,
     /// Items without a result, ascending.
     void: Vec<u32>,
 }
@@ -31,8 +30,8 @@ impl Ended {
         let mut void: Vec<u32> = errors.iter().map(|error| error.item).chain(dropped.iter().copied()).collect();
         void.sort_unstable();
         let kept = keep_large(&values);
-        let mut ended = Self { outcomes: Vec::new(), kept, values, void };
-        ended.cut(errors, dropped, elapsed);
+        let mut ended = Self { outcomes: Vec::new(), kept, void };
+        ended.cut(values, errors, dropped, elapsed);
         ended
     }
 
@@ -53,7 +52,8 @@ impl Ended {
 
     /// Items with a result.
     pub fn finished(&self) -> u64 {
-        u64::from(self.values.count()).saturating_sub(self.void.len() as u64)
+        let items: u64 = self.outcomes.iter().map(|(outcome, _)| u64::from(outcome.values.count())).sum();
+        items.saturating_sub(self.void.len() as u64)
     }
 
     /// The result of an item, if it has one.
@@ -63,14 +63,16 @@ impl Ended {
         }
         match self.kept.binary_search_by_key(&item, |(stored, _)| stored.item) {
             Ok(at) => Some(self.kept[at].1.clone()),
-            Err(_) => self.values.get(item),
+            Err(_) => {
+                let (outcome, _) = self.outcomes.iter().find(|(outcome, _)| has(outcome, item))?;
+                outcome.values.get(item - outcome.first)
+            }
         }
     }
 
     /// Has an item that was to be stored fail instead.
     pub(super) fn refuse(&mut self, item: u32, error: TaskError) {
-        let holds = |outcome: &Outcome| item.checked_sub(outcome.first).is_some_and(|at| at < outcome.values.count());
-        if let Some((outcome, _)) = self.outcomes.iter_mut().find(|(outcome, _)| holds(outcome)) {
+        if let Some((outcome, _)) = self.outcomes.iter_mut().find(|(outcome, _)| has(outcome, item)) {
             outcome.stored.retain(|stored| stored.item != item);
             let at = outcome.errors.partition_point(|error| error.item < item);
             outcome.errors.insert(at, ItemError { item, error });
@@ -79,32 +81,37 @@ impl Ended {
         self.void.insert(at, item);
     }
 
-    fn cut(&mut self, errors: Vec<ItemError>, dropped: Vec<u32>, elapsed: Duration) {
+    fn cut(&mut self, mut values: Run, errors: Vec<ItemError>, dropped: Vec<u32>, elapsed: Duration) {
         let (mut errors, mut dropped) = (errors.into_iter().peekable(), dropped.into_iter().peekable());
-        let lens: Vec<usize> = self.values.iter().map(<[u8]>::len).collect();
-        let mut first = 0;
-        while first < lens.len() {
-            let mut outcome =
-                Outcome { first: first as u32, values: Run::default(), stored: vec![], errors: vec![], dropped: vec![] };
+        let (count, mut first) = (values.count(), 0);
+        while first < count {
+            let mut outcome = Outcome { first, values: Run::default(), stored: vec![], errors: vec![], dropped: vec![] };
             let (mut end, mut size) = (first, 0);
-            while end < lens.len() && end - first < RUN_ITEMS && size < RUN_BYTES {
-                while let Some(error) = errors.next_if(|error| error.item <= end as u32) {
+            while end < count && end - first < RUN_ITEMS as u32 && size < RUN_BYTES {
+                while let Some(error) = errors.next_if(|error| error.item <= end) {
                     size += weight(&error.error);
                     outcome.errors.push(error);
                 }
-                outcome.dropped.extend(std::iter::from_fn(|| dropped.next_if(|&item| item <= end as u32)));
-                size += if lens[end] > INLINE_BYTES { 0 } else { lens[end] };
+                outcome.dropped.extend(std::iter::from_fn(|| dropped.next_if(|&item| item <= end)));
+                size += values.len_at(end).filter(|&len| len <= INLINE_BYTES).unwrap_or(0);
                 end += 1;
             }
-            let range = first as u32..end as u32;
+            let range = first..end;
             outcome
                 .stored
                 .extend(self.kept.iter().map(|(stored, _)| stored).filter(|stored| range.contains(&stored.item)).cloned());
-            outcome.values = small_values(&self.values.slice(range), !outcome.stored.is_empty());
-            self.outcomes.push((outcome, elapsed * (end - first) as u32 / lens.len() as u32));
+            // Lengths are copied with a part, which the usual run, told in one piece, can do without.
+            let part = if range == (0..count) { std::mem::take(&mut values) } else { values.slice(range) };
+            outcome.values = small_values(part, !outcome.stored.is_empty());
+            self.outcomes.push((outcome, elapsed * (end - first) / count));
             first = end;
         }
     }
+}
+
+/// Whether an outcome is of this item, among others.
+fn has(outcome: &Outcome, item: u32) -> bool {
+    item.checked_sub(outcome.first).is_some_and(|at| at < outcome.values.count())
 }
 
 /// Copies what is too large to ride along out of the run, so that freeing it gives its memory back. A run of one is shared.
@@ -118,9 +125,9 @@ fn keep_large(values: &Run) -> Vec<(Stored, Bytes)> {
 }
 
 /// The values, with an empty place for each large one; shared if there is none.
-fn small_values(values: &Run, some_large: bool) -> Run {
+fn small_values(values: Run, some_large: bool) -> Run {
     if !some_large {
-        return values.clone();
+        return values;
     }
     let mut builder = RunBuilder::default();
     for value in values.iter() {
@@ -180,7 +187,8 @@ mod tests {
         assert_eq!(failed.outcomes.len(), 1);
         let last = &failed.outcomes[0].0.errors[3].error;
         assert_eq!((last.key, last.message.len()), (entry.key(8), INLINE_BYTES + 3));
-        for ended in cases.into_iter().map(|run| Ended::new(run, vec![], vec![], Duration::ZERO)).chain([failed]) {
+        let cases = cases.into_iter().map(|run| (run.count(), Ended::new(run, vec![], vec![], Duration::ZERO)));
+        for (count, ended) in cases.chain([(4, failed)]) {
             let mut next = 0;
             for (outcome, _) in &ended.outcomes {
                 assert_eq!(outcome.first, next);
@@ -188,7 +196,7 @@ mod tests {
                 assert!(outcome.values.count() as usize <= RUN_ITEMS);
                 assert!(outcome.values.bytes().len() <= RUN_BYTES + INLINE_BYTES);
             }
-            assert_eq!(next, ended.values.count());
+            assert_eq!((next, ended.finished()), (count, u64::from(count) - ended.void.len() as u64));
         }
     }
 }
