@@ -85,6 +85,8 @@ pub(crate) const FIGURES: &[Figure] = &[
     aside("scheduler_peak_mib", "batched_map: the scheduler's peak memory so far"),
     aside("worker_peak_mib", "batched_map: the larger worker's peak memory so far"),
     aside("module_bytes", "the quick start's module"),
+    aside("module_compile_ms", "that module compiled, in a child, nothing kept from before"),
+    aside("clean_build_s", "the quick start built from downloaded sources; only with --only"),
     aside("kill_worker_extra_s", "2,000 calls of 5 ms: what killing one of two workers adds"),
     aside("kill_worker_beyond_share_s", "the same, less the killed one's part of the work"),
     aside("kill_scheduler_result_ms", "from killing a scheduler with a journal to the next result"),

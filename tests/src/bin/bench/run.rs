@@ -110,7 +110,15 @@ impl Bench {
 
     fn beginnings(&mut self) -> Result<()> {
         if self.wants(&["module_bytes"]) {
-            self.figures.put("module_bytes", start::module_bytes()?)?;
+            self.figures.put("module_bytes", start::module()?.len() as f64)?;
+        }
+        if self.wants(&["module_compile_ms"]) {
+            let module = start::module()?;
+            self.put_median("module_compile_ms", || start::module_compile(&module))?;
+        }
+        if names(&self.options.only, "clean_build_s") {
+            // Only when asked for: it takes longer than all the rest.
+            self.figures.put("clean_build_s", start::clean_build()?)?;
         }
         if self.wants(&["first_result_ms"]) {
             self.put_median("first_result_ms", start::first_result_in_a_new_process)?;
