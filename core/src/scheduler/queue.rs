@@ -56,7 +56,8 @@ impl TaskTimes {
     /// have more once such batches have proved themselves.
     pub(super) fn batch_items(&self, task: TaskId, batch_nanos: u64, remaining: u64, slots: u64, limit: u64) -> (u64, bool) {
         let Some(time) = self.tasks.get(&task) else { return (1, limit > 1) };
-        let fitting = batch_nanos / time.item_nanos;
+        // To the nearest: with one item of ten milliseconds where it could have two, a batch costs twice as much beside its work.
+        let fitting = batch_nanos.saturating_add(time.item_nanos / 2) / time.item_nanos;
         let grown = u64::from(time.largest.saturating_mul(GROWTH));
         let share = (remaining / (2 * slots.max(1))).max(fitting / SMALLEST_PART);
         let ideal = fitting.min(share).min(limit).clamp(1, RUN_ITEMS as u64);
