@@ -10,8 +10,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io,
+    fs, io,
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -68,7 +67,7 @@ struct Home {
     directory: PathBuf,
     /// Held from a change to its being on disk.
     saving: Mutex<()>,
-    _lock: File,
+    _lock: files::Lock,
 }
 
 impl std::fmt::Debug for Ca {

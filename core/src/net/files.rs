@@ -88,11 +88,22 @@ pub(crate) fn read_record<T: DeserializeOwned>(path: &Path, kind: &str) -> Resul
     codec::decode(body).map_err(|_| RecordError::Damaged)
 }
 
-/// Takes a lock that ends with the file or the process; `None` if somebody has it.
-pub(crate) fn lock(path: &Path) -> io::Result<Option<File>> {
+/// A lock that ends with this value or the process.
+#[derive(Debug)]
+pub(crate) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a child that was started a moment ago has it open, too, until it becomes another program.
+        let _ = self.0.unlock();
+    }
+}
+
+/// Takes a lock; `None` if somebody has it.
+pub(crate) fn lock(path: &Path) -> io::Result<Option<Lock>> {
     let file = private().create(true).truncate(false).open(path)?;
     match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
+        Ok(()) => Ok(Some(Lock(file))),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error),
     }
@@ -193,7 +204,9 @@ mod tests {
         let path = scratch.0.join("lock");
         let held = lock(&path).expect("made").expect("free");
         assert!(lock(&path).expect("made").is_none());
+        let of_a_child = held.0.try_clone().expect("open");
         drop(held);
         assert!(lock(&path).expect("made").is_some());
+        drop(of_a_child);
     }
 }

@@ -5,8 +5,7 @@
 //! for as long as it runs, so that two workers are never taken for each other: it holds a lock, and another one takes the next number.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs, io,
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -48,7 +47,7 @@ pub(super) struct Kept {
 /// Where one peer's certificate is kept.
 pub(super) struct Drawer {
     path: PathBuf,
-    _lock: Option<File>,
+    _lock: Option<files::Lock>,
 }
 
 impl Kept {

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     codec,
-    net::files::{create_directory, lock},
+    net::files::{Lock, create_directory, lock},
     scheduler::{Fact, Record, Row},
 };
 
@@ -66,7 +66,7 @@ pub(in crate::server) struct Store {
     head: Head,
     /// Numbers that no peer had before begin here.
     first_number: u64,
-    _lock: fs::File,
+    _lock: Lock,
 }
 
 impl Store {
