@@ -11,7 +11,7 @@ mod value;
 
 pub use args::{Args, Hole, Source, Span};
 pub use run::{Lens, Run, RunBuilder};
-pub use value::{Sink, decode_value, encode_value, take_value};
+pub use value::{Sink, decode_shared, decode_value, encode_value, is_shared, take_value};
 
 use serde::{Serialize, de::DeserializeOwned};
 

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::control::{ControlError, ResetOnDrop, read_message, write_message};
 use crate::{
     ids::Hash,
+    pages,
     wire::blob::{BlobReply, BlobRequest},
 };
 
@@ -23,8 +24,10 @@ pub(crate) const STALL: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(60);
 /// Requests and replies are small.
 const FRAME_LIMIT: usize = 4096;
-/// Room that is made before bytes arrive, at most.
-const AHEAD_BYTES: usize = 64 << 20;
+/// Room that is made before bytes arrive, at most. It costs memory only as they do.
+const AHEAD_BYTES: usize = 128 << 20;
+/// Pieces of a stream that are read at a time: as many as come in a few datagrams' batches.
+const CHUNKS: usize = 64;
 /// Hashed and sent in pieces of this size.
 const PIECE_BYTES: usize = 256 << 10;
 /// Up to here a blob goes before larger ones.
@@ -244,13 +247,22 @@ async fn open(connection: &Connection, request: &BlobRequest) -> Result<(ResetOn
 
 async fn read_body(stream: &mut RecvStream, len: u64, hash: Hash) -> Result<Bytes, BlobError> {
     let size = usize::try_from(len).map_err(|_| BlobError::TooLarge { len, limit: usize::MAX as u64 })?;
-    let mut bytes = Vec::with_capacity(size.min(AHEAD_BYTES));
+    let mut bytes = Vec::new();
     let mut hasher = blake3::Hasher::new();
     let mut hashed = 0;
+    let mut chunks = [const { Bytes::new() }; CHUNKS];
     while bytes.len() < size {
-        let rest = (size - bytes.len()) as u64;
-        let chunk = read_some(stream, rest).await?.ok_or(BlobError::Length { expected: len, got: bytes.len() as u64 })?;
-        bytes.extend_from_slice(&chunk);
+        let read = within(STALL, stream.read_chunks(&mut chunks)).await?.map_err(broken)?;
+        let read = read.ok_or(BlobError::Length { expected: len, got: bytes.len() as u64 })?;
+        for chunk in &mut chunks[..read] {
+            let mut chunk = std::mem::take(chunk);
+            chunk.truncate(size - bytes.len());
+            if bytes.capacity() - bytes.len() < chunk.len() {
+                let rest = size - bytes.len();
+                pages::reserve(&mut bytes, rest.min(AHEAD_BYTES));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
         if bytes.len() - hashed >= PIECE_BYTES {
             hasher.update(&bytes[hashed..]);
             hashed = bytes.len();
@@ -266,11 +278,16 @@ async fn read_body(stream: &mut RecvStream, len: u64, hash: Hash) -> Result<Byte
 /// The next bytes, at most `limit`; `None` at the stream's end.
 async fn read_some(stream: &mut RecvStream, limit: u64) -> Result<Option<Bytes>, BlobError> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    match within(STALL, stream.read_chunk(limit, true)).await? {
-        Ok(chunk) => Ok(chunk.map(|chunk| chunk.bytes)),
-        Err(error @ ReadError::Reset(_)) => Err(BlobError::Lost { reason: format!("the sender gave up ({error})") }),
-        Err(error) => Err(BlobError::Lost { reason: error.to_string() }),
-    }
+    let chunk = within(STALL, stream.read_chunk(limit, true)).await?.map_err(broken)?;
+    Ok(chunk.map(|chunk| chunk.bytes))
+}
+
+fn broken(error: ReadError) -> BlobError {
+    let reason = match error {
+        ReadError::Reset(_) => format!("the sender gave up ({error})"),
+        _ => error.to_string(),
+    };
+    BlobError::Lost { reason }
 }
 
 async fn write_body(stream: &mut ResetOnDrop, mut bytes: Bytes) -> Result<(), BlobError> {
