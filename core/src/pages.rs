@@ -16,6 +16,7 @@ const PAGE_BYTES: usize = 64 << 10;
 ///
 /// # Panics
 /// As [`Vec::reserve`].
+#[inline]
 pub fn reserve(bytes: &mut Vec<u8>, more: usize) {
     if bytes.capacity() - bytes.len() < more {
         bytes.reserve(more);

@@ -54,12 +54,7 @@ pub(super) fn put<T: ?Sized>(value: &T, out: &mut impl Sink) -> bool {
         )*};
     }
     try_each!(u8 i8 f32 f64 u16 i16 u32 i32 u64 i64 usize isize);
-    if is::<Bytes, T>() {
-        // SAFETY: `T` is `Bytes`.
-        let bytes = unsafe { &*ptr::from_ref(value).cast::<Bytes>() };
-        return <u8 as Element>::put(bytes, out);
-    }
-    false
+    as_bytes(value).is_some_and(|bytes| <u8 as Element>::put(bytes, out))
 }
 
 /// Takes a `T` off the front of `bytes` if it is a list in one of these forms; `None` leaves it to postcard.
@@ -77,6 +72,13 @@ pub(super) fn take<T>(bytes: &mut &[u8]) -> Option<Result<T, Error>> {
     }
     try_each!(u8 i8 f32 f64 u16 i16 u32 i32 u64 i64 usize isize);
     None
+}
+
+/// The value as [`Bytes`], if it is that.
+#[inline]
+pub(super) fn as_bytes<T: ?Sized>(value: &T) -> Option<&Bytes> {
+    // SAFETY: `T` is `Bytes`.
+    is::<Bytes, T>().then(|| unsafe { &*ptr::from_ref(value).cast::<Bytes>() })
 }
 
 /// Reads a `T`, which is [`Bytes`], as a part of `bytes`, of which it has to take up all.
@@ -237,7 +239,7 @@ fn put_rows<E: Element>(rows: &[Vec<E>], out: &mut impl Sink) -> bool {
     true
 }
 
-fn put_count(count: usize, out: &mut impl Sink) {
+pub(super) fn put_count(count: usize, out: &mut impl Sink) {
     let mut varint = [0; COUNT_BYTES];
     if let Ok(varint) = postcard::to_slice(&count, &mut varint) {
         out.append(varint);
