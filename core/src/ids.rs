@@ -94,6 +94,17 @@ impl Hash {
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
     }
+
+    /// Hashes pieces as if they were one.
+    #[cfg(not(target_family = "wasm"))]
+    #[must_use]
+    pub fn of_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        pieces.into_iter().for_each(|piece| {
+            hasher.update(piece);
+        });
+        Self(*hasher.finalize().as_bytes())
+    }
 }
 
 impl fmt::Display for Hash {

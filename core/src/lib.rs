@@ -54,6 +54,8 @@ pub mod manifest;
 mod module;
 #[cfg(all(feature = "net", not(target_family = "wasm")))]
 pub mod net;
+#[doc(hidden)]
+pub mod pages;
 pub mod requirements;
 #[cfg(not(target_family = "wasm"))]
 pub mod scheduler;

@@ -8,7 +8,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     abi::HoleValue,
-    codec::{Sink, decode_value, encode_value, take_value},
+    codec::{Sink, decode_shared, decode_value, encode_value, is_shared, take_value},
+    guest,
     manifest::TaskInfo,
 };
 
@@ -114,21 +115,24 @@ pub enum HoleValues<'a> {
 }
 
 impl<'a> HoleValues<'a> {
-    /// The first value, if it is for `field`; then it is taken off.
-    fn take(&mut self, field: u32) -> Option<&'a [u8]> {
+    /// Reads the first value, if it is for `field`; then it is taken off.
+    fn take<T: DeserializeOwned>(&mut self, field: u32) -> Option<Result<T, postcard::Error>> {
         match self {
             Self::Native(values) => {
                 let ((at, value), rest) = values.split_first()?;
                 (*at == field).then(|| {
                     *values = rest;
-                    &value[..]
+                    decode_shared(value)
                 })
             }
             Self::Guest(values) => {
                 let (value, rest) = values.split_first()?;
                 (value.field == field).then(|| {
                     *values = rest;
-                    crate::guest::slice_at(value)
+                    match is_shared::<T>(value.len as usize) {
+                        true => decode_shared(&guest::share(value)),
+                        false => decode_value(guest::slice_at(value)),
+                    }
                 })
             }
         }
@@ -166,7 +170,7 @@ impl<'a> ArgReader<'a> {
         let field = self.field;
         self.field += 1;
         let decoded = match self.holes.take(field) {
-            Some(value) => decode_value(value),
+            Some(decoded) => decoded,
             None => take_value(&mut self.inline),
         };
         decoded.map_err(|error| ItemFailure::Argument {

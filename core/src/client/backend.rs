@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::{
+    codec::Encoded,
     ids::{Hash, Key},
     wire::{FromClient, ToClient, blob::Place},
 };
@@ -14,7 +15,7 @@ pub(crate) trait Backend: Send + Sync {
 
     /// Uploads data that the scheduler asked for, to the place or the scheduler itself. When the place does not take it, the backend
     /// says [`FromClient::UploadFailed`].
-    fn upload(&self, key: Key, bytes: Bytes, hash: Hash, place: Option<Place>);
+    fn upload(&self, key: Key, data: Encoded, hash: Hash, place: Option<Place>);
 
     /// Fetches a stored value from the first place that has it, the scheduler last, checks length and hash, and hands it to
     /// [`Inbox::fetched`]; `None` if none had it.

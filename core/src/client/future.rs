@@ -9,6 +9,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -16,7 +17,7 @@ use super::{
     state::Known,
 };
 use crate::{
-    codec::{Span, decode_value},
+    codec::{Span, decode_shared, decode_value},
     error::{Error, Result},
     ids::Key,
     wire::StateCounts,
@@ -218,7 +219,7 @@ impl<T: DeserializeOwned> Future<T> {
     /// result is not of type `T`.
     pub fn result(&self) -> Result<T> {
         let key = self.key();
-        decode_as(&self.handle.shared().wait(key)?, key)
+        decode_shared_as(&self.handle.shared().wait(key)?, key)
     }
 }
 
@@ -229,7 +230,7 @@ impl<T: DeserializeOwned> std::future::Future for Future<T> {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let key = self.key();
         match self.handle.shared().poll(key, context.waker()) {
-            Known::Value(bytes) => Poll::Ready(decode_as(&bytes, key)),
+            Known::Value(bytes) => Poll::Ready(decode_shared_as(&bytes, key)),
             Known::Failed(error) => Poll::Ready(Err(error)),
             Known::Pending | Known::Stored(_) => Poll::Pending,
         }
@@ -461,5 +462,14 @@ impl<T> Iterator for IntoIter<T> {
 impl<T> ExactSizeIterator for IntoIter<T> {}
 
 pub(super) fn decode_as<T: DeserializeOwned>(bytes: &[u8], key: Key) -> Result<T> {
-    decode_value(bytes).map_err(|error| Error::Decode { key, expected: std::any::type_name::<T>(), reason: error.to_string() })
+    decode_value(bytes).map_err(|error| not_decoded::<T>(key, &error))
+}
+
+/// As [`decode_as`], of a value that travelled alone if it is large: the result may keep the bytes.
+pub(super) fn decode_shared_as<T: DeserializeOwned>(bytes: &Bytes, key: Key) -> Result<T> {
+    decode_shared(bytes).map_err(|error| not_decoded::<T>(key, &error))
+}
+
+fn not_decoded<T>(key: Key, error: &postcard::Error) -> Error {
+    Error::Decode { key, expected: std::any::type_name::<T>(), reason: error.to_string() }
 }

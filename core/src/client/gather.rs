@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     Client,
-    future::{Future, Futures, decode_as},
+    future::{Future, Futures, decode_as, decode_shared_as},
 };
 use crate::{codec::Span, error::Result, ids::Key};
 
@@ -71,7 +71,7 @@ impl<T: DeserializeOwned> Gather for &Futures<T> {
         while at < items.end {
             let Some(block) = shared.with(|book| book.block_at(seq, at)) else {
                 let key = self.handle().key(at);
-                values.push(decode_as(&shared.wait(key)?, key)?);
+                values.push(decode_shared_as(&shared.wait(key)?, key)?);
                 at += 1;
                 continue;
             };

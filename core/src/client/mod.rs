@@ -12,6 +12,8 @@ mod gather;
 #[cfg(not(target_family = "wasm"))]
 mod local;
 #[cfg(not(target_family = "wasm"))]
+mod naming;
+#[cfg(not(target_family = "wasm"))]
 mod progress;
 mod publish;
 mod shared;
@@ -34,6 +36,7 @@ pub use publish::Publish;
 
 use crate::{
     Module, Task,
+    codec::Encoded,
     error::{Error, Result},
     wire::{StateCounts, Waiting},
 };
@@ -233,10 +236,9 @@ impl Client {
     /// # }
     /// ```
     pub fn scatter<T: Serialize>(&self, value: T) -> Future<T> {
-        let mut bytes = Vec::new();
-        let encoded = crate::codec::encode_value(&value, &mut bytes).map_err(|error| Error::Encode { reason: error.to_string() });
-        let handle = match encoded.and_then(|()| not_in_task()) {
-            Ok(()) => self.shared.scatter(bytes.into()),
+        let encoded = Encoded::of(&value).map_err(|error| Error::Encode { reason: error.to_string() });
+        let handle = match encoded.and_then(|encoded| not_in_task().map(|()| encoded)) {
+            Ok(encoded) => self.shared.scatter(encoded),
             Err(error) => self.shared.open_broken(1, error),
         };
         Future::new(handle, 0)

@@ -11,6 +11,8 @@ use std::{
 
 use bytes::Bytes;
 
+#[cfg(not(target_family = "wasm"))]
+use super::naming::name_of;
 use super::{
     args::Kept,
     backend::{Backend, Inbox},
@@ -18,7 +20,7 @@ use super::{
     wakers::Wakers,
 };
 use crate::{
-    codec::{Args, Run, Span},
+    codec::{Args, Encoded, Run, Span},
     error::Error,
     ids::{EntryId, Hash, Key},
     wire::{ENTRY_COST, FromClient, INLINE_BYTES, StateCounts, ToClient, Waiting},
@@ -114,28 +116,28 @@ impl Shared {
     }
 
     /// Makes the encoding of a value available to workers; one of equal bytes that somebody still uses is used again.
-    pub(super) fn scatter(self: &Arc<Self>, bytes: Bytes) -> Arc<Handle> {
-        let hash = name_of(&bytes);
+    pub(super) fn scatter(self: &Arc<Self>, data: Encoded) -> Arc<Handle> {
+        let hash = name_of(&data);
         let known = self.lock().large.get(&hash).and_then(Weak::upgrade);
         // One that failed is no help to whoever tries again.
         if let Some(handle) = known.filter(|handle| !matches!(self.with(|book| book.look(handle.seq, 0)), Known::Failed(_))) {
             return handle;
         }
-        let len = bytes.len() as u64;
+        let len = data.len() as u64;
         // The scheduler keeps small values, but not too many: they take up credit for as long as the caller holds on to them. Workers
         // have room of their own.
-        let is_inline = self.in_process || (bytes.len() <= INLINE_BYTES && self.with(|book| book.take_inline(len)));
+        let is_inline = self.in_process || (data.len() <= INLINE_BYTES && self.with(|book| book.take_inline(len)));
         if !is_inline {
             self.wait_for_credit(ENTRY_COST);
         }
         let order = lock(&self.order);
         let mut state = self.lock();
-        let inline = Run::single(bytes.clone()).filter(|_| is_inline);
+        let inline = if is_inline { Run::single(data.clone().into_bytes()) } else { None };
         let seq = if inline.is_some() { state.book.open_inline(len) } else { state.book.open(1) };
-        let message = FromClient::Data { seq, len, hash, bytes: inline.is_some().then(|| bytes.clone()) };
+        let message = FromClient::Data { seq, len, hash, bytes: inline.as_ref().map(|run| run.bytes().clone()) };
         match inline {
             Some(values) => state.book.receive(ToClient::Done { seq, first: 0, values }, &mut Vec::new()),
-            None => state.book.keep_data(seq, bytes, hash),
+            None => state.book.keep_data(seq, data, hash),
         }
         drop(state);
         self.send([message]);
@@ -296,9 +298,9 @@ impl Shared {
         due.into_iter().for_each(Waker::wake);
         for what in touched {
             match what {
-                Touched::Upload { key, bytes, hash, place } => {
+                Touched::Upload { key, data, hash, place } => {
                     if let Some(backend) = self.backend.get() {
-                        backend.upload(key, bytes, hash, place);
+                        backend.upload(key, data, hash, place);
                     }
                 }
                 // Those who wait for it are better off with an error.
@@ -468,13 +470,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-#[cfg(not(target_family = "wasm"))]
-fn name_of(bytes: &[u8]) -> Hash {
-    Hash::of(bytes)
-}
-
 /// In a guest no client ever gets as far as to send something.
 #[cfg(target_family = "wasm")]
-fn name_of(_: &[u8]) -> Hash {
+fn name_of(_: &Encoded) -> Hash {
     Hash([0; 32])
 }

@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 use bytes::Bytes;
 
 use crate::{
-    codec::{Run, Span},
+    codec::{Encoded, Run, Span},
     error::{Error, PublishError},
     fault::{self, Fault},
     ids::{ClientId, EntryId, Hash, Key},
@@ -63,7 +63,7 @@ pub enum Touched {
         /// The entry's only key.
         key: Key,
         /// The data.
-        bytes: Bytes,
+        data: Encoded,
         /// Its hash.
         hash: Hash,
         /// Where to; `None` for the scheduler.
@@ -89,7 +89,7 @@ struct Entry {
     /// Items that are not plain values.
     others: BTreeMap<u64, Known>,
     /// Data that waits to be uploaded.
-    data: Option<(Bytes, Hash)>,
+    data: Option<(Encoded, Hash)>,
     /// Set when the whole entry can never be computed.
     broken: Option<Error>,
     /// The scheduler has never heard of it.
@@ -112,7 +112,7 @@ pub struct Bookkeeping {
     /// What data in messages cost that the scheduler keeps.
     inline: u64,
     /// Data that was let go before the scheduler said that it is somewhere, or that nobody needs it: calls that were sent may read it.
-    orphans: BTreeMap<u64, (Bytes, Hash)>,
+    orphans: BTreeMap<u64, (Encoded, Hash)>,
     /// What was asked and not answered, or whose answer nobody took, by number.
     queries: BTreeMap<u64, (FromClient, Option<Answer>)>,
     next_query: u64,
@@ -186,10 +186,10 @@ impl Bookkeeping {
         self.entries.get(&seq)?.broken.clone()
     }
 
-    /// Keeps a data entry's bytes until they are uploaded.
-    pub fn keep_data(&mut self, seq: u64, bytes: Bytes, hash: Hash) {
+    /// Keeps a data entry's encoding until it is uploaded.
+    pub fn keep_data(&mut self, seq: u64, data: Encoded, hash: Hash) {
         if let Some(entry) = self.entries.get_mut(&seq) {
-            entry.data = Some((bytes, hash));
+            entry.data = Some((data, hash));
         }
     }
 
@@ -363,7 +363,7 @@ impl Bookkeeping {
                 let key = self.id(seq).key(0);
                 let data = self.entries.get(&seq).and_then(|entry| entry.data.as_ref());
                 match data.or_else(|| self.orphans.get(&seq)).cloned() {
-                    Some((bytes, hash)) => touched.push(Touched::Upload { key, bytes, hash, place }),
+                    Some((data, hash)) => touched.push(Touched::Upload { key, data, hash, place }),
                     None => touched.push(Touched::Gone(Span { entry: key.entry, first: 0, count: 1 })),
                 }
             }

@@ -20,10 +20,12 @@ use std::{
     ptr, slice,
 };
 
+use bytes::Bytes;
 use postcard::Error;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::value::{Sink, serialize, take_value};
+use crate::pages;
 
 /// Lists of at least so many integers are packed; for shorter ones the head would be longer than what it saves.
 const PACKED_FROM: usize = 64;
@@ -52,7 +54,7 @@ pub(super) fn put<T: ?Sized>(value: &T, out: &mut impl Sink) -> bool {
         )*};
     }
     try_each!(u8 i8 f32 f64 u16 i16 u32 i32 u64 i64 usize isize);
-    false
+    as_bytes(value).is_some_and(|bytes| <u8 as Element>::put(bytes, out))
 }
 
 /// Takes a `T` off the front of `bytes` if it is a list in one of these forms; `None` leaves it to postcard.
@@ -72,9 +74,25 @@ pub(super) fn take<T>(bytes: &mut &[u8]) -> Option<Result<T, Error>> {
     None
 }
 
+/// The value as [`Bytes`], if it is that.
+#[inline]
+pub(super) fn as_bytes<T: ?Sized>(value: &T) -> Option<&Bytes> {
+    // SAFETY: `T` is `Bytes`.
+    is::<Bytes, T>().then(|| unsafe { &*ptr::from_ref(value).cast::<Bytes>() })
+}
+
+/// Reads a `T`, which is [`Bytes`], as a part of `bytes`, of which it has to take up all.
+pub(super) fn share<T>(bytes: &Bytes) -> Result<T, Error> {
+    let (count, rest) = postcard::take_from_bytes::<usize>(bytes)?;
+    if rest.len() != count {
+        return Err(if rest.len() < count { Error::DeserializeUnexpectedEnd } else { Error::DeserializeBadEncoding });
+    }
+    Ok(into_value(bytes.slice_ref(rest)))
+}
+
 /// Whether `T` is `U`. Differences of lifetimes are not seen, so `U` is to be a type that has none in it.
 #[inline]
-fn is<U: ?Sized + 'static, T: ?Sized>() -> bool {
+pub(super) fn is<U: ?Sized + 'static, T: ?Sized>() -> bool {
     trait Typed {
         fn id(&self) -> TypeId
         where
@@ -109,13 +127,13 @@ fn list_in<E: 'static, T: ?Sized>(value: &T) -> Option<&[E]> {
     is::<[E], T>().then(|| unsafe { mem::transmute_copy::<&T, &[E]>(&value) })
 }
 
-/// The list as a `T`, which is what it is.
+/// The value as a `T`, which is what it is.
 #[inline]
-fn into_value<E: 'static, T>(list: Vec<E>) -> T {
-    assert!(is::<Vec<E>, T>(), "asked for the list's own type");
-    let list = ManuallyDrop::new(list);
-    // SAFETY: `T` is `Vec<E>`, and the original is not used any more, nor dropped.
-    unsafe { mem::transmute_copy::<ManuallyDrop<Vec<E>>, T>(&list) }
+fn into_value<U: 'static, T>(value: U) -> T {
+    assert!(is::<U, T>(), "asked for the value's own type");
+    let value = ManuallyDrop::new(value);
+    // SAFETY: `T` is `U`, and the original is not used any more, nor dropped.
+    unsafe { mem::transmute_copy::<ManuallyDrop<U>, T>(&value) }
 }
 
 /// A number that lists are written in bulk of.
@@ -221,7 +239,7 @@ fn put_rows<E: Element>(rows: &[Vec<E>], out: &mut impl Sink) -> bool {
     true
 }
 
-fn put_count(count: usize, out: &mut impl Sink) {
+pub(super) fn put_count(count: usize, out: &mut impl Sink) {
     let mut varint = [0; COUNT_BYTES];
     if let Ok(varint) = postcard::to_slice(&count, &mut varint) {
         out.append(varint);
@@ -260,7 +278,7 @@ fn take_memory<const W: usize, E: Element>(elements: &[[u8; W]], from_le: impl F
     if cfg!(target_endian = "big") {
         return elements.iter().map(|&x| from_le(x)).collect();
     }
-    let mut list: Vec<E> = Vec::with_capacity(elements.len());
+    let mut list: Vec<E> = pages::with_capacity(elements.len());
     // SAFETY: there is room for so many elements, which are as many bytes, and any bytes make a number. Bytes have no alignment.
     unsafe {
         ptr::copy_nonoverlapping(elements.as_ptr().cast(), list.as_mut_ptr().cast::<u8>(), size_of_val(elements));

@@ -6,12 +6,14 @@
 
 mod args;
 mod bulk;
+mod encoded;
 mod run;
 mod value;
 
 pub use args::{Args, Hole, Source, Span};
+pub use encoded::Encoded;
 pub use run::{Lens, Run, RunBuilder};
-pub use value::{Sink, decode_value, encode_value, take_value};
+pub use value::{Sink, decode_shared, decode_value, encode_value, is_shared, take_value};
 
 use serde::{Serialize, de::DeserializeOwned};
 

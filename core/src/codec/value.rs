@@ -5,10 +5,15 @@
 //! or result, as `Vec` or slice ([`bulk`](super::bulk) has the details): those of bytes and floats, whose postcard encoding is already
 //! their memory behind a count; and long ones of integers, which have a form of their own, the packed one.
 
+use bytes::Bytes;
 use postcard::ser_flavors::Flavor;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::bulk;
+use crate::pages;
+
+/// Longer [`Bytes`] are not copied. A value of more travels alone.
+const SHARED_FROM: usize = 64 << 10;
 
 /// Where encodings are appended to.
 pub trait Sink {
@@ -36,7 +41,7 @@ impl Sink for Vec<u8> {
     }
 
     fn reserve(&mut self, more: usize) {
-        self.reserve(more);
+        pages::reserve(self, more);
     }
 
     #[inline]
@@ -90,6 +95,23 @@ pub fn encode_value<T: Serialize + ?Sized>(value: &T, out: &mut impl Sink) -> Re
 pub fn decode_value<T: DeserializeOwned>(mut bytes: &[u8]) -> Result<T, postcard::Error> {
     let value = take_value(&mut bytes)?;
     if bytes.is_empty() { Ok(value) } else { Err(postcard::Error::DeserializeBadEncoding) }
+}
+
+/// As [`decode_value`], of bytes that the value may share: [`Bytes`] that are [shared](is_shared) are a part of them.
+///
+/// # Errors
+/// As [`decode_value`].
+#[inline]
+pub fn decode_shared<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, postcard::Error> {
+    if is_shared::<T>(bytes.len()) { bulk::share(bytes) } else { decode_value(bytes) }
+}
+
+/// Whether [`decode_shared`] makes a `T` of an encoding of so many bytes that keeps them all. What is shorter may lie among others, which it
+/// would keep, too.
+#[inline]
+#[must_use]
+pub fn is_shared<T>(len: usize) -> bool {
+    len > SHARED_FROM && bulk::is::<Bytes, T>()
 }
 
 /// Reads the value that `bytes` begin with, and takes it off them.

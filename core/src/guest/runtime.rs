@@ -5,7 +5,10 @@ use std::{
     cell::UnsafeCell,
     panic::PanicHookInfo,
     ptr, slice,
+    sync::Arc,
 };
+
+use bytes::Bytes;
 
 use crate::{
     abi::{self, Batch, HoleValue, ItemStatus, State},
@@ -21,7 +24,37 @@ struct Guest {
     out: Output,
     lens: Vec<u32>,
     panic: String,
-    rooms: Vec<(*mut u8, Layout)>,
+    rooms: Vec<Arc<Room>>,
+}
+
+/// Memory that the host wrote values into. It goes when the batch has ended, and nobody keeps a value that lies there.
+struct Room {
+    start: *mut u8,
+    layout: Layout,
+}
+
+// SAFETY: a guest has one thread.
+unsafe impl Send for Room {}
+// SAFETY: as above.
+unsafe impl Sync for Room {}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        // SAFETY: it was made with this layout, and nobody has it any more.
+        unsafe { dealloc(self.start, self.layout) };
+    }
+}
+
+/// A value that lies in a room, which it keeps.
+struct Lodger {
+    value: &'static [u8],
+    _room: Arc<Room>,
+}
+
+impl AsRef<[u8]> for Lodger {
+    fn as_ref(&self) -> &[u8] {
+        self.value
+    }
 }
 
 struct Cell(UnsafeCell<Guest>);
@@ -64,24 +97,34 @@ extern "C" fn make_room(len: u32) -> *mut u8 {
         if room.is_null() {
             std::alloc::handle_alloc_error(layout);
         }
-        (*guest()).rooms.push((room, layout));
+        (*guest()).rooms.push(Arc::new(Room { start: room, layout }));
         room
     }
 }
 
 #[unsafe(export_name = "quicsand_reset")]
 extern "C" fn reset() {
-    // SAFETY: the one thread holds no reference into the state while the host calls; every room was made with its layout.
+    // SAFETY: the one thread holds no reference into the state while the host calls.
     unsafe {
         let guest = &mut *guest();
-        for (room, layout) in guest.rooms.drain(..) {
-            dealloc(room, layout);
-        }
+        guest.rooms.clear();
         guest.out.clear(KEEP_BYTES);
         guest.lens.clear();
         guest.lens.shrink_to(KEEP_BYTES / 4);
         guest.state = State::default();
     }
+}
+
+/// A value that the host wrote, with the room that it lies in; `None` if it lies in none.
+pub(super) fn share(value: &'static [u8]) -> Option<Bytes> {
+    // SAFETY: the one thread is in the middle of an item, which changes no rooms; the host writes into new ones only.
+    let rooms = unsafe { &(*guest()).rooms };
+    let has_it = |room: &&Arc<Room>| {
+        let start = room.start.addr();
+        (start..=start + room.layout.size() - value.len().min(room.layout.size())).contains(&value.as_ptr().addr())
+    };
+    let room = rooms.iter().find(has_it)?;
+    Some(Bytes::from_owner(Lodger { value, _room: Arc::clone(room) }))
 }
 
 fn report_panic(info: &PanicHookInfo<'_>) {

@@ -5,11 +5,17 @@ use std::{future::Future, time::Duration};
 use bytes::Bytes;
 use quinn::{Connection, ReadError, RecvStream};
 use thiserror::Error;
-use tokio::time::timeout;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::{JoinError, spawn_blocking},
+    time::timeout,
+};
 
 use super::control::{ControlError, ResetOnDrop, read_message, write_message};
 use crate::{
+    codec::Encoded,
     ids::Hash,
+    pages,
     wire::blob::{BlobReply, BlobRequest},
 };
 
@@ -23,8 +29,16 @@ pub(crate) const STALL: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(60);
 /// Requests and replies are small.
 const FRAME_LIMIT: usize = 4096;
-/// Room that is made before bytes arrive, at most.
-const AHEAD_BYTES: usize = 64 << 20;
+/// Room that is made before bytes arrive, at most. It costs memory only as they do.
+const AHEAD_BYTES: usize = 128 << 20;
+/// Pieces of a stream that are read at a time: as many as come in a few datagrams' batches.
+const CHUNKS: usize = 64;
+/// What is longer is put together on a thread of its own.
+const ASIDE_BYTES: usize = 1 << 20;
+/// So many at a time, so that peers who are slow take up no more threads; others are put together as they are received.
+static ASIDE: Semaphore = Semaphore::const_new(8);
+/// Lists of such pieces that wait for that thread, at most: together a few megabytes.
+const HANDED: usize = 16;
 /// Hashed and sent in pieces of this size.
 const PIECE_BYTES: usize = 256 << 10;
 /// Up to here a blob goes before larger ones.
@@ -146,11 +160,17 @@ pub(crate) async fn ask(connection: &Connection, request: &BlobRequest, patience
 }
 
 /// Offers bytes and waits until they are taken. Dropping this future resets the stream.
-pub(crate) async fn put(connection: &Connection, request: &BlobRequest, bytes: Bytes) -> Result<(), BlobError> {
+pub(crate) async fn put(connection: &Connection, request: &BlobRequest, data: Encoded) -> Result<(), BlobError> {
     let (mut send, mut recv) = open(connection, request).await?;
-    set_priority(&send, bytes.len() as u64);
+    set_priority(&send, data.len() as u64);
     // A refusal stops the stream before all is written, so it is looked for whatever became of the writing.
-    let written = write_body(&mut send, bytes).await;
+    let written = async {
+        for piece in data.pieces() {
+            write_body(&mut send, piece.clone()).await?;
+        }
+        Ok(())
+    };
+    let written = written.await;
     if written.is_ok() {
         send.finish();
     }
@@ -242,35 +262,104 @@ async fn open(connection: &Connection, request: &BlobRequest) -> Result<(ResetOn
     Ok((send, recv))
 }
 
+/// Reads bytes and checks them. What is large is put together and hashed on a thread of its own, while this one receives: that takes as long
+/// again as decrypting it.
 async fn read_body(stream: &mut RecvStream, len: u64, hash: Hash) -> Result<Bytes, BlobError> {
     let size = usize::try_from(len).map_err(|_| BlobError::TooLarge { len, limit: usize::MAX as u64 })?;
-    let mut bytes = Vec::with_capacity(size.min(AHEAD_BYTES));
-    let mut hasher = blake3::Hasher::new();
-    let mut hashed = 0;
-    while bytes.len() < size {
-        let rest = (size - bytes.len()) as u64;
-        let chunk = read_some(stream, rest).await?.ok_or(BlobError::Length { expected: len, got: bytes.len() as u64 })?;
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() - hashed >= PIECE_BYTES {
-            hasher.update(&bytes[hashed..]);
-            hashed = bytes.len();
+    let mut body = Body::new(size);
+    let mut rest = len;
+    let place = if size > ASIDE_BYTES { ASIDE.try_acquire().ok() } else { None };
+    let Some(place) = place else {
+        while rest > 0 {
+            receive(stream, len, &mut rest).await?.iter().for_each(|chunk| body.append(chunk));
+        }
+        return body.finish(hash);
+    };
+    let (hand, mut handed) = mpsc::channel::<Vec<Bytes>>(HANDED);
+    let assembling = spawn_blocking(move || {
+        let _place = place;
+        while let Some(chunks) = handed.blocking_recv() {
+            chunks.into_iter().for_each(|chunk| body.append(&chunk));
+        }
+        body
+    });
+    let failed = |error: JoinError| BlobError::Lost { reason: error.to_string() };
+    while rest > 0 {
+        let chunks = receive(stream, len, &mut rest).await?;
+        if hand.send(chunks).await.is_err() {
+            break;
         }
     }
-    hasher.update(&bytes[hashed..]);
-    if *hasher.finalize().as_bytes() != hash.0 {
-        return Err(BlobError::Corrupt);
+    drop(hand);
+    assembling.await.map_err(failed)?.finish(hash)
+}
+
+/// Reads some of the `rest` of `len` bytes, in the pieces that came.
+async fn receive(stream: &mut RecvStream, len: u64, rest: &mut u64) -> Result<Vec<Bytes>, BlobError> {
+    let mut chunks = [const { Bytes::new() }; CHUNKS];
+    let read = within(STALL, stream.read_chunks(&mut chunks)).await?.map_err(broken)?;
+    let read = read.ok_or(BlobError::Length { expected: len, got: len - *rest })?;
+    let mut taken = Vec::with_capacity(read);
+    for mut chunk in chunks.into_iter().take(read) {
+        chunk.truncate(usize::try_from(*rest).unwrap_or(usize::MAX));
+        *rest -= chunk.len() as u64;
+        taken.push(chunk);
     }
-    Ok(bytes.into())
+    Ok(taken)
+}
+
+/// Bytes that are coming in, hashed as they do.
+struct Body {
+    size: usize,
+    bytes: Vec<u8>,
+    hasher: blake3::Hasher,
+    hashed: usize,
+}
+
+impl Body {
+    fn new(size: usize) -> Self {
+        Self { size, bytes: Vec::new(), hasher: blake3::Hasher::new(), hashed: 0 }
+    }
+
+    fn append(&mut self, chunk: &[u8]) {
+        if self.bytes.capacity() - self.bytes.len() < chunk.len() {
+            let rest = self.size - self.bytes.len();
+            pages::reserve(&mut self.bytes, rest.min(AHEAD_BYTES));
+        }
+        self.bytes.extend_from_slice(chunk);
+        // Before they have left the processor's cache.
+        if self.bytes.len() - self.hashed >= PIECE_BYTES {
+            self.hash();
+        }
+    }
+
+    fn hash(&mut self) {
+        self.hasher.update(&self.bytes[self.hashed..]);
+        self.hashed = self.bytes.len();
+    }
+
+    fn finish(mut self, hash: Hash) -> Result<Bytes, BlobError> {
+        self.hash();
+        if *self.hasher.finalize().as_bytes() != hash.0 {
+            return Err(BlobError::Corrupt);
+        }
+        Ok(self.bytes.into())
+    }
 }
 
 /// The next bytes, at most `limit`; `None` at the stream's end.
 async fn read_some(stream: &mut RecvStream, limit: u64) -> Result<Option<Bytes>, BlobError> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    match within(STALL, stream.read_chunk(limit, true)).await? {
-        Ok(chunk) => Ok(chunk.map(|chunk| chunk.bytes)),
-        Err(error @ ReadError::Reset(_)) => Err(BlobError::Lost { reason: format!("the sender gave up ({error})") }),
-        Err(error) => Err(BlobError::Lost { reason: error.to_string() }),
-    }
+    let chunk = within(STALL, stream.read_chunk(limit, true)).await?.map_err(broken)?;
+    Ok(chunk.map(|chunk| chunk.bytes))
+}
+
+fn broken(error: ReadError) -> BlobError {
+    let reason = match error {
+        ReadError::Reset(_) => format!("the sender gave up ({error})"),
+        _ => error.to_string(),
+    };
+    BlobError::Lost { reason }
 }
 
 async fn write_body(stream: &mut ResetOnDrop, mut bytes: Bytes) -> Result<(), BlobError> {

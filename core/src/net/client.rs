@@ -29,6 +29,7 @@ use super::{
 use crate::{
     ConnectError, abi,
     client::backend::{Backend, Inbox},
+    codec::Encoded,
     ids::{ClientId, Hash, Key},
     wire::{
         FromClient, Hello, PROTOCOL, Role, Session, ToClient, Welcome,
@@ -178,7 +179,7 @@ impl Member {
     async fn upload_module(&self, connection: &Connection) -> Result<(), BlobError> {
         let Program { wasm, hash } = self.program.clone();
         let request = BlobRequest::PutModule { hash, len: wasm.len() as u64 };
-        blobs::put(connection, &request, wasm).await
+        blobs::put(connection, &request, wasm.into()).await
     }
 
     /// Pumps messages until the client leaves or the scheduler is gone for good, over one connection after the other, and stays for what is
@@ -401,10 +402,10 @@ impl Backend for Network {
         self.outbox.flush();
     }
 
-    fn upload(&self, key: Key, bytes: Bytes, hash: Hash, place: Option<Place>) {
+    fn upload(&self, key: Key, data: Encoded, hash: Hash, place: Option<Place>) {
         let (peers, outbox, fault) = (Arc::clone(&self.peers.borrow()), self.outbox.clone(), self.fault.clone());
         self.transfer(async move {
-            let Err(error) = peers.upload(key, bytes, hash, place.as_ref()).await else { return };
+            let Err(error) = peers.upload(key, data, hash, place.as_ref()).await else { return };
             tracing::debug!(%key, %error, "not uploaded");
             match place {
                 Some(_) => {

@@ -13,6 +13,7 @@ use super::{
     transport::{self, Close},
 };
 use crate::{
+    codec::Encoded,
     ids::{Hash, Key},
     wire::blob::{BlobRequest, Place},
 };
@@ -60,11 +61,11 @@ impl Peers {
     }
 
     /// Gives a value to a worker, or to the scheduler.
-    pub(crate) async fn upload(&self, key: Key, bytes: Bytes, hash: Hash, place: Option<&Place>) -> Result<(), BlobError> {
-        let request = BlobRequest::Put { key, len: bytes.len() as u64, hash, grant: place.map(|place| place.grant) };
+    pub(crate) async fn upload(&self, key: Key, data: Encoded, hash: Hash, place: Option<&Place>) -> Result<(), BlobError> {
+        let request = BlobRequest::Put { key, len: data.len() as u64, hash, grant: place.map(|place| place.grant) };
         match place {
-            Some(place) => blobs::put(&self.connection(place.address).await?, &request, bytes).await,
-            None => blobs::put(&self.scheduler, &request, bytes).await,
+            Some(place) => blobs::put(&self.connection(place.address).await?, &request, data).await,
+            None => blobs::put(&self.scheduler, &request, data).await,
         }
     }
 

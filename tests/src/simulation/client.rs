@@ -233,9 +233,10 @@ impl World {
                 Touched::Credit => self.go_on(pid),
                 Touched::Query => self.take_answers(pid),
                 Touched::Gone(span) => self.say(pid, FromClient::Cancel { span }),
-                Touched::Upload { key, bytes, hash, place } => {
+                Touched::Upload { key, data, hash, place } => {
                     let Some(process) = self.clients.get(&pid) else { continue };
                     let (link, who) = (process.link, process.who);
+                    let bytes = data.into_bytes();
                     self.start_upload(Upload { client: pid, link, who, key, bytes, hash, place });
                 }
                 Touched::Refused(reason) => panic!("client process {pid} was refused: {reason}"),

@@ -210,7 +210,7 @@ impl World {
             book.receive(quicsand::wire::ToClient::Done { seq, first: 0, values }, &mut Vec::new());
             process.inline.insert(seq, ENTRY_COST + len);
         } else {
-            book.keep_data(seq, bytes.clone(), hash);
+            book.keep_data(seq, bytes.clone().into(), hash);
         }
         self.graph.data.insert(EntryId { client: *id, seq }.key(0), number);
         process.handles.insert(seq, Handle { count: 1, is_whole: true, is_window: false });

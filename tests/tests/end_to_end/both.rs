@@ -1,5 +1,6 @@
 //! What must be the same in-process and on a fleet.
 
+use bytes::Bytes;
 use quicsand::{Error, Status, TaskErrorKind};
 
 use crate::{every_way, tasks::*};
@@ -32,6 +33,30 @@ fn values_of_any_type() {
         assert_eq!(mirrored, Point { x: -1.5, y: f64::MIN_POSITIVE, label: Some("Ä".into()) });
         let words = client.submit(count_words, "a b a").result().expect("runs");
         assert_eq!((words["a"], words["b"]), (2, 1));
+    });
+}
+
+#[test]
+fn large_bytes() {
+    every_way(|client| {
+        // Around what travels in messages, what is shared, and what is put together on another thread.
+        for len in [1, 65_533, 65_536, 65_537, (1 << 20) - 4, 1 << 20, 5_000_000] {
+            let data: Bytes = (0..len).map(|i: u32| (i.wrapping_mul(i) >> 7) as u8).collect();
+            let scattered = client.scatter(data.clone());
+            let twice = client.submit(rest, client.submit(rest, &scattered));
+            let (back, twice, direct) = client.gather((scattered, twice, client.submit(rest, &data))).expect("all run");
+            assert!(back == data && twice == data.slice(2.min(data.len())..) && direct == data.slice(1..), "{len} bytes");
+        }
+    });
+}
+
+#[test]
+fn bytes_that_a_task_keeps_stay_as_they_are() {
+    every_way(|client| {
+        for byte in 1..20 {
+            let kept = client.submit(keep, Bytes::from(vec![byte; 500_000 + usize::from(byte)]));
+            assert!(kept.result().expect("runs"), "of call {byte}");
+        }
     });
 }
 

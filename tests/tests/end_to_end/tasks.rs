@@ -1,7 +1,11 @@
 //! The tasks that the tests call.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
 
+use bytes::Bytes;
 use quicsand::task;
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +83,21 @@ pub(crate) fn panics_at(x: i64, bad: i64) -> i64 {
     println!("looking at {x}");
     assert!(x != bad, "cannot bear {x}");
     x
+}
+
+/// The bytes, less the first.
+#[task]
+pub(crate) fn rest(data: &Bytes) -> Bytes {
+    data.slice(1.min(data.len())..)
+}
+
+/// Keeps the data for as long as the program or instance lives, and says whether all that was kept before is as it was.
+#[task]
+pub(crate) fn keep(data: Bytes) -> bool {
+    static KEPT: Mutex<Vec<Bytes>> = Mutex::new(Vec::new());
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    kept.push(data);
+    kept.iter().all(|data| data.iter().all(|&byte| byte == data[0]))
 }
 
 #[task]

@@ -5,6 +5,7 @@ use std::{ops::Range, sync::Arc};
 use quicsand::{
     abi::{self, State},
     ids::{ClientId, Hash, Key, TaskId},
+    pages,
 };
 use wasmtime::{AsContextMut, Error, Extern, Memory, Result, Store, TypedFunc, UpdateDeadline};
 
@@ -20,6 +21,8 @@ use super::{
 
 /// An instance with at most this much memory (or what it began with, if that is more) is kept for the next batch.
 const KEEP_BYTES: u64 = 64 << 20;
+/// What an instance has of memory beyond this is on large pages: a task that needs so much fills them.
+const SMALL_PAGES_BYTES: usize = 8 << 20;
 
 /// What a call may use.
 #[derive(Debug)]
@@ -94,12 +97,20 @@ impl Instance {
             Ok(UpdateDeadline::Continue(1))
         });
         let instance = module.pre().instantiate(&mut store).map_err(|error| Phase::Instantiate.failed(error))?;
-        Self::prepare(store, instance, module, client).map_err(|error| Phase::Prepare.failed(error))
+        Self::prepare(sandbox, store, instance, module, client).map_err(|error| Phase::Prepare.failed(error))
     }
 
-    fn prepare(mut store: Store<Guest>, instance: wasmtime::Instance, module: &Arc<Module>, client: ClientId) -> Result<Self> {
+    fn prepare(
+        sandbox: &Sandbox,
+        mut store: Store<Guest>,
+        instance: wasmtime::Instance,
+        module: &Arc<Module>,
+        client: ClientId,
+    ) -> Result<Self> {
         let Some(memory) = instance.get_memory(&mut store, "memory") else { return Err(Error::new(Stop::Lie("no memory"))) };
         store.data_mut().memory = Some(memory);
+        let reach = usize::try_from(sandbox.config().memory_cap()).unwrap_or(usize::MAX).saturating_sub(SMALL_PAGES_BYTES);
+        pages::advise_at(memory.data_ptr(&store).wrapping_add(SMALL_PAGES_BYTES), reach);
         if let Ok(constructors) = instance.get_typed_func::<(), ()>(&mut store, CONSTRUCTORS) {
             constructors.call(&mut store, ())?;
         }

@@ -5,6 +5,7 @@ use quicsand::{
     Size, TaskError, TaskErrorKind,
     abi::{ItemStatus, MAX_RESULT, State},
     codec::{Lens, Run},
+    pages,
     wire::ItemError,
 };
 use wasmtime::{Trap, WasmBacktrace};
@@ -127,6 +128,7 @@ impl<'a> Outcomes<'a> {
         let mut out = slice(memory, state.out, len).ok_or(LIE)?;
         let all_ok = all <= MAX_RESULT;
         if all_ok && u64::from(longest) <= self.output_cap && self.bytes.len() as u64 + sum <= self.total_cap {
+            pages::reserve(&mut self.bytes, out.len());
             self.bytes.extend_from_slice(out);
             self.lens.extend(packed);
             return Ok(());
@@ -155,6 +157,7 @@ impl<'a> Outcomes<'a> {
                 Blame::new(TaskErrorKind::OutputLimit { limit }, message)
             }
             ItemStatus::Ok => {
+                pages::reserve(&mut self.bytes, result.len());
                 self.bytes.extend_from_slice(result);
                 self.lens.push(u32::try_from(len).unwrap_or(0));
                 return;

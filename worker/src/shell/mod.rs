@@ -3,7 +3,7 @@
 //!
 //! # Threads
 //! One with a small runtime for the link, fetches and heartbeats; one for spilled values; one compute thread a slot; modules compile in
-//! child processes, for which the runtime's blocking threads wait. A run goes from the link's thread to a compute thread by one wake-up, and its results from there to the link by one.
+//! child processes, for which the runtime's blocking threads wait; others of those put large values together as they arrive. A run goes from the link's thread to a compute thread by one wake-up, and its results from there to the link by one.
 
 mod core;
 mod disk;

@@ -19,12 +19,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-
 use self::batch::{Batch, Native};
 use super::backend::{Backend, Inbox};
 use crate::{
     Requirements,
+    codec::Encoded,
     ids::{ClientId, Hash, Identity, Key, RunId, TaskId, WorkerId},
     scheduler::{Action, Config, Event, Passport, Scheduler},
     wire::{FromClient, FromWorker, ToClient, ToWorker, WorkerHello, blob::Place},
@@ -343,7 +342,7 @@ impl Backend for Local {
         }
     }
 
-    fn upload(&self, _: Key, _: Bytes, _: Hash, _: Option<Place>) {
+    fn upload(&self, _: Key, _: Encoded, _: Hash, _: Option<Place>) {
         // Data of any size travels in messages here, so nobody asks for an upload.
     }
 

@@ -63,7 +63,7 @@ fn data_goes_to_the_scheduler_and_to_workers() {
     let (server, fake) = serve();
     let client = TestClient::connect(&server);
     let (key, bytes) = (client.key(3), big());
-    client.connected.backend.upload(key, bytes.clone(), Hash::of(&bytes), None);
+    client.connected.backend.upload(key, bytes.clone().into(), Hash::of(&bytes), None);
     fake.wait_for(|event| matches!(event, Event::Held { key: held, len: 5_000_000, .. } if *held == key));
     assert_eq!(fetch(&client, key, &bytes, Vec::new()), Some(bytes.clone()));
     runtime().block_on(async {
@@ -108,11 +108,16 @@ fn values_are_relayed_or_fetched_directly() {
     let (key, small) = (client.key(4), Bytes::from_static(b"small"));
     let grant = Grant::issue(&hello.grant_secret, key, identity(&fake, &client));
     let place = Place { worker: link.id, address, grant };
-    client.connected.backend.upload(key, small.clone(), Hash::of(&small), Some(Place { grant: Grant([0; 32]), ..place.clone() }));
+    client.connected.backend.upload(
+        key,
+        small.clone().into(),
+        Hash::of(&small),
+        Some(Place { grant: Grant([0; 32]), ..place.clone() }),
+    );
     fake.wait_for(|event| matches!(event, Event::FromClient(_, FromClient::UploadFailed { seq: 4 })));
     assert!(!store.values.lock().contains_key(&key));
-    client.connected.backend.upload(client.key(4), small.clone(), Hash::of(&small), Some(place));
-    client.connected.backend.upload(client.key(5), small.clone(), Hash::of(&small), None);
+    client.connected.backend.upload(client.key(4), small.clone().into(), Hash::of(&small), Some(place));
+    client.connected.backend.upload(client.key(5), small.clone().into(), Hash::of(&small), None);
     fake.wait_for(|event| matches!(event, Event::Held { .. }));
     runtime.block_on(async {
         tokio::time::timeout(PATIENCE, async {
@@ -145,6 +150,11 @@ fn a_worker_that_does_not_have_what_it_says_is_noticed() {
 
 #[test]
 fn what_arrives_is_checked() {
+    // What is large is put together on another thread.
+    [100_000, 3_000_000].into_iter().for_each(check_arrivals);
+}
+
+fn check_arrivals(len: u64) {
     let (server, fake) = serve();
     runtime().block_on(async {
         let module = Some(Hash::of(b"never uploaded"));
@@ -153,34 +163,34 @@ fn what_arrives_is_checked() {
         let greeted = crate::net::join::enter(&pass(&server, Role::Client), |_| Ok(hello.clone())).await.expect("let in");
         let crate::wire::Welcome::Client { id, .. } = greeted.welcome else { panic!("{:?}", greeted.welcome) };
         let crate::net::join::Approached { endpoint, connection, keyring, .. } = greeted.approached;
-        let (key, bytes) = (EntryId { client: id, seq: 1 }.key(0), Bytes::from(vec![7; 100_000]));
+        let (key, bytes) = (EntryId { client: id, seq: 1 }.key(0), Bytes::from(vec![7; len as usize]));
         let put = |key, len, hash| BlobRequest::Put { key, len, hash, grant: None };
         let refusal = |result: Result<(), BlobError>| match result {
             Err(BlobError::Refused { reason }) => reason,
             other => panic!("{other:?}"),
         };
 
-        let wrong_hash = blobs::put(&connection, &put(key, 100_000, Hash::of(b"other")), bytes.clone()).await;
+        let wrong_hash = blobs::put(&connection, &put(key, len, Hash::of(b"other")), bytes.clone().into()).await;
         assert!(refusal(wrong_hash).contains("another hash"));
-        let short = blobs::put(&connection, &put(key, 100_001, Hash::of(&bytes)), bytes.clone()).await;
-        assert!(refusal(short).contains("100000 bytes came where 100001"));
-        let long = blobs::put(&connection, &put(key, 99_999, Hash::of(&bytes)), bytes.clone()).await;
+        let short = blobs::put(&connection, &put(key, len + 1, Hash::of(&bytes)), bytes.clone().into()).await;
+        assert!(refusal(short).contains(&format!("{len} bytes came where {}", len + 1)));
+        let long = blobs::put(&connection, &put(key, len - 1, Hash::of(&bytes)), bytes.clone().into()).await;
         assert!(refusal(long).contains("another hash"));
-        let huge = blobs::put(&connection, &put(key, u64::MAX, Hash::of(&bytes)), bytes.clone()).await;
+        let huge = blobs::put(&connection, &put(key, u64::MAX, Hash::of(&bytes)), bytes.clone().into()).await;
         assert!(refusal(huge).contains("at most"));
         let foreign = EntryId { client: crate::ids::ClientId(77), seq: 1 }.key(0);
-        let not_ours = blobs::put(&connection, &put(foreign, 100_000, Hash::of(&bytes)), bytes.clone()).await;
+        let not_ours = blobs::put(&connection, &put(foreign, len, Hash::of(&bytes)), bytes.clone().into()).await;
         assert!(refusal(not_ours).contains("no right"));
         let unannounced = BlobRequest::PutModule { hash: Hash::of(b"\0asm"), len: 4 };
-        assert!(refusal(blobs::put(&connection, &unannounced, Bytes::from_static(b"\0asm")).await).contains("announced"));
+        assert!(refusal(blobs::put(&connection, &unannounced, Bytes::from_static(b"\0asm").into()).await).contains("announced"));
 
         // A dropped stream looks finished to whoever reads it; the length tells.
         let (mut send, mut recv) = connection.open_bi().await.expect("opened");
-        write_message(&mut send, &put(key, 100_000, Hash::of(&bytes))).await.expect("written");
-        send.write_all(&bytes[..50_000]).await.expect("written");
+        write_message(&mut send, &put(key, len, Hash::of(&bytes))).await.expect("written");
+        send.write_all(&bytes[..bytes.len() / 2]).await.expect("written");
         drop(send);
         let reply = crate::net::control::read_message::<crate::wire::blob::BlobReply>(&mut recv, 4096).await.expect("a reply");
-        assert!(matches!(reply, crate::wire::blob::BlobReply::Refused { reason } if reason.contains("50000 bytes came")));
+        assert!(matches!(reply, crate::wire::blob::BlobReply::Refused { reason } if reason.contains(&format!("{} bytes came", len / 2))));
 
         let expected = Expected { len: None, limit: MAX_VALUE_BYTES, hash: Hash::of(&bytes) };
         let got = blobs::get(&connection, &BlobRequest::Get { key: foreign, grant: None }, expected).await;
@@ -189,12 +199,12 @@ fn what_arrives_is_checked() {
         assert!(matches!(got, Err(BlobError::Refused { .. })), "{got:?}");
         assert!(!fake.happened(|event| matches!(event, Event::Held { .. })));
 
-        blobs::put(&connection, &put(key, 100_000, Hash::of(&bytes)), bytes.clone()).await.expect("taken");
+        blobs::put(&connection, &put(key, len, Hash::of(&bytes)), bytes.clone().into()).await.expect("taken");
         let peers = Peers::new(endpoint, &keyring, connection).expect("configured");
-        assert_eq!(peers.fetch(key, 100_000, Hash::of(&bytes), &[]).await, Ok(bytes.clone()));
+        assert_eq!(peers.fetch(key, len, Hash::of(&bytes), &[]).await, Ok(bytes.clone()));
         let other_length = peers.fetch(key, 5, Hash::of(&bytes), &[]).await;
-        assert_eq!(other_length, Err(BlobError::Length { expected: 5, got: 100_000 }));
-        assert_eq!(peers.fetch(key, 100_000, Hash::of(b"x"), &[]).await, Err(BlobError::Corrupt));
+        assert_eq!(other_length, Err(BlobError::Length { expected: 5, got: len }));
+        assert_eq!(peers.fetch(key, len, Hash::of(b"x"), &[]).await, Err(BlobError::Corrupt));
     });
 }
 

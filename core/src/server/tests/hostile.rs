@@ -109,7 +109,7 @@ fn values_that_nobody_reads_do_not_hold_up_messages() {
         let Welcome::Client { id, .. } = peer.welcome else { panic!("{:?}", peer.welcome) };
         let (key, bytes) = (EntryId { client: id, seq: 1 }.key(0), big());
         let put = BlobRequest::Put { key, len: bytes.len() as u64, hash: Hash::of(&bytes), grant: None };
-        blobs::put(&peer.approached.connection, &put, bytes.clone()).await.expect("taken");
+        blobs::put(&peer.approached.connection, &put, bytes.clone().into()).await.expect("taken");
         let mut answers = Vec::new();
         for _ in 0..STREAMS {
             let get = BlobRequest::Get { key, grant: None };
