@@ -12,7 +12,7 @@ impl Scheduler {
         let Some(from @ (State::Waiting | State::Queued)) = entry.items.state(key.index) else { return };
         self.shift(key.entry, key.index..key.index + 1, from, State::Resting);
         if let Some(entry) = self.entries.get_mut(&key.entry) {
-            entry.resting.insert(key.index, until);
+            entry.rare.resting.insert(key.index, until);
             self.rests.insert((until, key));
         }
     }
