@@ -30,6 +30,7 @@ pub(super) enum Chunks {
         reads: Option<Box<Reads>>,
     },
     /// By first item.
+    #[expect(clippy::box_collection, reason = "a pointer is smaller than a queue's head, and most entries are calls")]
     Many(Box<VecDeque<Whole>>),
 }
 
@@ -142,7 +143,7 @@ impl Chunks {
         }
         let mut many = match std::mem::take(self) {
             Self::Many(many) => many,
-            few => few.widened(),
+            few => Box::new(few.widened()),
         };
         let count = args.count();
         many.push_back(Whole { first, count, holding: count, args, edges: Vec::new() });
@@ -150,13 +151,13 @@ impl Chunks {
     }
 
     /// What is there, at most one chunk, with room for another one.
-    fn widened(&self) -> Box<VecDeque<Whole>> {
+    fn widened(&self) -> VecDeque<Whole> {
         let mut many = VecDeque::with_capacity(1);
         many.extend(self.short().map(|chunk| {
             let (args, edges) = (chunk.args(0..1), chunk.edges.to_vec());
             Whole { first: 0, count: 1, holding: 1, args, edges }
         }));
-        Box::new(many)
+        many
     }
 
     /// The chunk that has an item.

@@ -12,10 +12,12 @@ pub(super) struct Entries {
 }
 
 impl Entries {
+    #[inline]
     pub(super) fn get(&self, id: &EntryId) -> Option<&Entry> {
         self.clients.get(&id.client)?.get(&id.seq).map(|entry| &**entry)
     }
 
+    #[inline]
     pub(super) fn get_mut(&mut self, id: &EntryId) -> Option<&mut Entry> {
         self.clients.get_mut(&id.client)?.get_mut(&id.seq).map(|entry| &mut **entry)
     }

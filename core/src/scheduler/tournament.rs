@@ -14,11 +14,9 @@ const NONE: Key = Key::MAX;
 /// Ranks of contestants, who are known by small numbers.
 #[derive(Debug, Default)]
 pub(super) struct Tournament {
-    /// By contestant; of a power of two, or none.
-    keys: Vec<Key>,
-    /// The winner of each match, the final being number 1. Match n is between the winners of 2n and 2n+1; those beyond the last match are
-    /// the contestants.
-    winners: Vec<u32>,
+    /// Who won each match, the final being number 1. Match n is between the winners of 2n and 2n+1, and those of the second half are not
+    /// matches but the contestants. There are none, or a power of two.
+    winners: Vec<Key>,
     /// Those that are ranked.
     len: usize,
 }
@@ -30,77 +28,53 @@ impl Tournament {
 
     /// Whoever is ranked first.
     pub(super) fn first(&self) -> Option<WorkerId> {
-        let key = *self.keys.get(*self.winners.get(1)? as usize)?;
-        (key != NONE).then(|| worker(key))
+        self.winners.get(1).filter(|key| **key != NONE).map(|key| worker(*key))
     }
 
     /// Ranks a contestant, or does not any more. Equal ranks go by the worker's number.
     pub(super) fn rank(&mut self, contestant: u32, id: WorkerId, rank: Option<u64>) {
         let key = rank.map_or(NONE, |rank| Key::from(rank) << 64 | Key::from(id.0));
-        let at = contestant as usize;
-        if at >= self.keys.len() {
-            self.grow(at + 1);
+        if contestant as usize >= self.winners.len() / 2 {
+            self.grow(contestant as usize + 1);
         }
-        let Some(place) = self.keys.get_mut(at) else { return };
+        let mut at = self.winners.len() / 2 + contestant as usize;
         self.len += usize::from(key != NONE);
-        self.len -= usize::from(std::mem::replace(place, key) != NONE);
-        let mut game = (self.keys.len() + at) / 2;
-        while game > 0 {
-            let winner = self.play(game);
-            let before = std::mem::replace(&mut self.winners[game], winner);
-            if before == winner && winner != contestant {
-                // It lost here before, too: nothing above is about it.
+        self.len -= usize::from(std::mem::replace(&mut self.winners[at], key) != NONE);
+        while at > 1 {
+            let winner = self.winners[at].min(self.winners[at ^ 1]);
+            at /= 2;
+            if std::mem::replace(&mut self.winners[at], winner) == winner {
+                // Nothing above is about it.
                 return;
             }
-            game /= 2;
         }
     }
 
-    /// All that are ranked, in order. Each costs as much as a change of rank.
+    /// All that are ranked, in order. Each costs more than a change of rank.
     pub(super) fn in_order(&self) -> impl Iterator<Item = WorkerId> + '_ {
-        let mut open = BinaryHeap::new();
-        let enter = |open: &mut BinaryHeap<_>, game: usize| {
-            let key = self.key(self.winner(game));
-            if key != NONE {
-                open.push(Reverse((key, game)));
-            }
-        };
-        if self.winners.len() > 1 {
-            enter(&mut open, 1);
-        }
+        let won = |game: usize| self.winners.get(game).filter(|key| **key != NONE).map(|key| Reverse((*key, game)));
+        let mut open: BinaryHeap<_> = won(1).into_iter().collect();
         std::iter::from_fn(move || {
             loop {
                 let Reverse((key, game)) = open.pop()?;
-                if game >= self.winners.len() {
+                if game >= self.winners.len() / 2 {
                     return Some(worker(key));
                 }
-                enter(&mut open, 2 * game);
-                enter(&mut open, 2 * game + 1);
+                open.extend(won(2 * game).into_iter().chain(won(2 * game + 1)));
             }
         })
     }
 
-    fn play(&self, game: usize) -> u32 {
-        let (one, other) = (self.winner(2 * game), self.winner(2 * game + 1));
-        if self.key(other) < self.key(one) { other } else { one }
-    }
-
-    /// The winner of a match, or the contestant.
-    fn winner(&self, game: usize) -> u32 {
-        self.winners.get(game).copied().unwrap_or((game - self.winners.len()) as u32)
-    }
-
-    fn key(&self, contestant: u32) -> Key {
-        self.keys.get(contestant as usize).copied().unwrap_or(NONE)
-    }
-
     /// Makes room for so many contestants.
     fn grow(&mut self, count: usize) {
-        let count = count.next_power_of_two().max(2);
-        self.keys.resize(count, NONE);
-        self.winners = vec![0; count];
-        for game in (1..count).rev() {
-            self.winners[game] = self.play(game);
+        let half = count.next_power_of_two().max(2);
+        let before = self.winners.split_off(self.winners.len() / 2);
+        self.winners.clear();
+        self.winners.resize(half, NONE);
+        self.winners.extend(before);
+        self.winners.resize(2 * half, NONE);
+        for game in (1..half).rev() {
+            self.winners[game] = self.winners[2 * game].min(self.winners[2 * game + 1]);
         }
     }
 }
