@@ -85,7 +85,7 @@ impl Scheduler {
     pub(super) fn go_away(&mut self, id: WorkerId, process: Process, holds: BTreeSet<Key>) {
         let until = if fault::is(Fault::AbsenceEndless) { Duration::MAX } else { self.now.saturating_add(self.config.grace) };
         for key in holds {
-            let replicas = self.entries.get_mut(&key.entry).and_then(|entry| entry.stored.get_mut(&key.index));
+            let replicas = self.entries.get_mut(&key.entry).and_then(|entry| entry.rare.stored.get_mut(&key.index));
             let Some(replicas) = replicas else { continue };
             replicas.workers.retain(|&other| other != id);
             if !replicas.away.contains(&process) {
@@ -141,7 +141,7 @@ impl Scheduler {
         let Some(absence) = self.absences.gone.remove(&process) else { return };
         for key in absence.holds {
             let Some(entry) = self.entries.get_mut(&key.entry) else { continue };
-            let Some(replicas) = entry.stored.get_mut(&key.index) else { continue };
+            let Some(replicas) = entry.rare.stored.get_mut(&key.index) else { continue };
             replicas.away.retain(|other| *other != process);
             let is_nowhere = replicas.away.is_empty() && replicas.workers.is_empty() && !replicas.held;
             match is_nowhere {

@@ -21,7 +21,6 @@ impl Scheduler {
     /// Sends calls ahead that follow what was just assigned, and what could not follow earlier for lack of room.
     pub(super) fn send_ahead(&mut self) {
         if self.config.ahead == 0 {
-            self.waiting.clear();
             self.assigned.clear();
             self.waiting.clear();
             return;
@@ -31,9 +30,9 @@ impl Scheduler {
         }
         loop {
             while let Some((id, range)) = self.assigned.pop_front() {
-                let followers: Vec<_> =
-                    self.hits(id, &range).into_iter().take(LOOKED_AT).map(|(_, consumer, ..)| consumer).collect();
-                followers.into_iter().for_each(|follower| self.try_ahead(follower));
+                for (_, follower, ..) in self.hits(id, &range).into_iter().take(LOOKED_AT) {
+                    self.try_ahead(follower);
+                }
             }
             let Some(&worker_id) = self.hungry.first() else { return };
             let Some(worker) = self.fleet.workers.get_mut(&worker_id) else {
@@ -67,7 +66,7 @@ impl Scheduler {
     /// The worker that computes everything that a waiting call misses.
     fn worker_ahead(&self, id: EntryId) -> Option<WorkerId> {
         let entry = self.entries.get(&id).filter(|entry| entry.is_call())?;
-        let held_back = entry.suspects.contains(0) || entry.oddities.get(&0).is_some_and(|oddity| oddity.not_ahead);
+        let held_back = entry.rare.suspects.contains(0) || entry.rare.oddities.get(&0).is_some_and(|oddity| oddity.not_ahead);
         if held_back || entry.items.state(0) != Some(State::Waiting) {
             return None;
         }

@@ -6,6 +6,7 @@ use super::{
     Scheduler,
     entry::{Cause, Entry},
     fleet::{Run, nanos},
+    handful::Handful,
     items::State,
     register::spans_of,
 };
@@ -34,10 +35,11 @@ impl Scheduler {
             return false;
         };
         let part = (range.start - chunk.first) as u32..(range.end - chunk.first) as u32;
-        let args = if part.len() as u64 == chunk.count { chunk.args.clone() } else { chunk.args.slice(part) };
-        let relay = entry.oddities.get(&range.start).is_some_and(|oddity| oddity.misses >= RELAY_AFTER);
-        let mut inputs = Vec::new();
-        for span in entry.inputs_of(range.clone()) {
+        let args = chunk.args(part);
+        let relay = entry.rare.oddities.get(&range.start).is_some_and(|oddity| oddity.misses >= RELAY_AFTER);
+        let spans = entry.inputs_of(range.clone());
+        let mut inputs = Vec::with_capacity(spans.len());
+        for span in spans {
             self.add_inputs(&span, worker.who, relay, &mut inputs);
         }
         let input_bytes: usize = inputs.iter().map(inline_bytes).sum();
@@ -85,7 +87,7 @@ impl Scheduler {
             if worker.runs.is_empty() {
                 worker.progress = self.now;
             }
-            worker.runs.insert(run_id);
+            worker.runs.insert(run_id, ());
             worker.suspects += u32::from(suspect);
             if let Some(takes) = &run.takes {
                 worker.offer.take(takes);
@@ -115,7 +117,7 @@ impl Scheduler {
                 continue;
             }
             for key in segment.range().map(|item| span.entry.key(item)) {
-                let place = match entry.stored.get(&key.index) {
+                let place = match entry.rare.stored.get(&key.index) {
                     Some(replicas) => InputPlace::Blob {
                         len: replicas.len,
                         hash: replicas.hash,
@@ -154,10 +156,10 @@ fn inline_bytes(input: &Input) -> usize {
 
 impl Entry {
     /// The spans of keys that items read, each key once. The items' arguments lie in one chunk.
-    pub(super) fn inputs_of(&self, range: Range<u64>) -> Vec<Span> {
-        let Some(chunk) = self.chunk_of(range.start) else { return Vec::new() };
-        let mut spans = Vec::new();
-        for hole in &chunk.args.holes {
+    pub(super) fn inputs_of(&self, range: Range<u64>) -> Handful<Span> {
+        let mut spans = Handful::default();
+        let Some(chunk) = self.chunk_of(range.start) else { return spans };
+        for hole in chunk.holes {
             let hole_first = chunk.first + u64::from(hole.first);
             let (start, end) = (range.start.max(hole_first), range.end.min(hole_first + u64::from(hole.count)));
             if start < end {
@@ -167,9 +169,10 @@ impl Entry {
         if spans.len() < 2 {
             return spans;
         }
-        spans.sort_unstable_by_key(|span| (span.entry, span.first));
-        let mut joined: Vec<Span> = Vec::with_capacity(spans.len());
-        for span in spans {
+        let mut sorted: Vec<_> = spans.into_iter().collect();
+        sorted.sort_unstable_by_key(|span| (span.entry, span.first));
+        let mut joined = Handful::<Span>::default();
+        for span in sorted {
             match joined.last_mut() {
                 Some(last) if last.entry == span.entry && last.first + last.count >= span.first => {
                     last.count = last.count.max(span.first + span.count - last.first);

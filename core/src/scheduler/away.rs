@@ -104,8 +104,7 @@ impl Scheduler {
 
     /// The first of a client's entries of these numbers, and what it stands for if that was taken up.
     fn next_of(&self, id: ClientId, seqs: RangeInclusive<u64>) -> Option<(EntryId, Option<Link>)> {
-        let entry = |seq: &u64| EntryId { client: id, seq: *seq };
-        let own = self.entries.range(entry(seqs.start())..=entry(seqs.end())).next().map(|(&id, _)| id);
+        let own = self.entries.of(id, seqs.clone()).next().map(|(id, _)| id);
         let link = self.clients.get(&id)?.links.range(seqs).next();
         match (own, link) {
             (Some(own), Some((&seq, _))) if own.seq < seq => Some((own, None)),
@@ -128,7 +127,7 @@ impl Scheduler {
     fn report_again(&mut self, id: EntryId, item: u64, room: &mut u64) -> Option<u64> {
         let entry = self.entries.get(&id)?;
         // What it sent it has.
-        let is_sent = matches!(entry.kind, Kind::Data { .. }) && entry.items.count(State::Inline) > 0;
+        let is_sent = matches!(entry.kind, Kind::Data(_)) && entry.items.count(State::Inline) > 0;
         if is_sent { None } else { self.report(id, item..entry.items.len(), id, 0, room) }
     }
 
@@ -152,7 +151,7 @@ impl Scheduler {
                     let (end, bytes) = (first + u64::from(values.count()), values.bytes().len() as u64);
                     tell(end, bytes, Some(ToClient::Done { seq, first: first - start, values }))
                 }),
-                State::Failed => entry.errors.range(segment.range()).all(|(&index, error)| {
+                State::Failed => entry.rare.errors.range(segment.range()).all(|(&index, error)| {
                     let bytes = error.message.len() + error.backtrace.len() + error.log.len();
                     let error = (**error).clone();
                     tell(index + 1, bytes as u64, Some(ToClient::Failed { seq, index: index - start, error }))
@@ -166,7 +165,7 @@ impl Scheduler {
                     tell(item + 1, 0, None)
                 }),
                 // From the scheduler, which knows whose they are: workers know them by another name.
-                State::Stored | State::Final => entry.stored.range(segment.range()).all(|(&index, replicas)| {
+                State::Stored | State::Final => entry.rare.stored.range(segment.range()).all(|(&index, replicas)| {
                     let (len, hash) = (replicas.len, replicas.hash);
                     tell(index + 1, 0, Some(ToClient::Stored { seq, index: index - start, len, hash, places: Vec::new() }))
                 }),

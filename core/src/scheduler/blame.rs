@@ -41,9 +41,9 @@ impl Scheduler {
             entry.items.segments(range).filter(|segment| matches!(segment.state, State::Queued | State::Waiting)).collect();
         for segment in back {
             let Some(entry) = self.entries.get_mut(&id) else { return };
-            entry.suspects.insert(segment.range());
+            entry.rare.suspects.insert(segment.range());
             let Some(death) = death else { continue };
-            entry.oddities.entry(segment.first).or_default().deaths.push(death.clone());
+            entry.rare.oddities.entry(segment.first).or_default().deaths.push(death.clone());
             self.ledger.touch(id, entry.items.base(), &segment.range());
             let key = id.key(segment.first);
             self.absences.accused.entry(death.process).or_default().push(key);
@@ -55,7 +55,9 @@ impl Scheduler {
     /// Fails an item that has too many deaths on it, or has it rest until it is known whether it has.
     fn judge(&mut self, key: Key) {
         let (limit, until) = (self.config.max_deaths as usize, self.now.saturating_add(self.config.grace));
-        let Some(oddity) = self.entries.get_mut(&key.entry).and_then(|entry| entry.oddities.get_mut(&key.index)) else { return };
+        let Some(oddity) = self.entries.get_mut(&key.entry).and_then(|entry| entry.rare.oddities.get_mut(&key.index)) else {
+            return;
+        };
         if oddity.deaths.len() < limit {
             return;
         }
@@ -70,7 +72,7 @@ impl Scheduler {
     /// Whether an item whose rest is over has too many deaths on it, in which case it fails.
     pub(super) fn is_guilty(&mut self, key: Key) -> bool {
         let limit = self.config.max_deaths as usize;
-        let oddity = self.entries.get_mut(&key.entry).and_then(|entry| entry.oddities.get_mut(&key.index));
+        let oddity = self.entries.get_mut(&key.entry).and_then(|entry| entry.rare.oddities.get_mut(&key.index));
         let Some(oddity) = oddity else { return false };
         let guilty = std::mem::take(&mut oddity.on_trial) && oddity.deaths.len() >= limit;
         if guilty {
@@ -81,7 +83,7 @@ impl Scheduler {
 
     fn find_poisonous(&mut self, key: Key) {
         let Some(entry) = self.entries.get(&key.entry) else { return };
-        let Some(oddity) = entry.oddities.get(&key.index) else { return };
+        let Some(oddity) = entry.rare.oddities.get(&key.index) else { return };
         let deaths = oddity.deaths.len() as u32;
         let history: Vec<_> = oddity.deaths.iter().map(Death::to_string).collect();
         let message = format!("it ran alone on {}", history.join(", then on "));
@@ -95,7 +97,7 @@ impl Scheduler {
     pub(super) fn acquit(&mut self, process: Process) {
         for key in self.absences.accused.remove(&process).unwrap_or_default() {
             let Some(entry) = self.entries.get_mut(&key.entry) else { continue };
-            let Some(oddity) = entry.oddities.get_mut(&key.index) else { continue };
+            let Some(oddity) = entry.rare.oddities.get_mut(&key.index) else { continue };
             self.ledger.touch(key.entry, entry.items.base(), &(key.index..key.index + 1));
             oddity.deaths.retain(|death| death.process != process);
             if oddity.on_trial && oddity.deaths.len() < self.config.max_deaths as usize {
@@ -109,7 +111,7 @@ impl Scheduler {
     pub(super) fn condemn(&mut self, process: Process) {
         for key in self.absences.accused.get(&process).cloned().unwrap_or_default() {
             let Some(entry) = self.entries.get_mut(&key.entry) else { continue };
-            let Some(oddity) = entry.oddities.get_mut(&key.index) else { continue };
+            let Some(oddity) = entry.rare.oddities.get_mut(&key.index) else { continue };
             self.ledger.touch(key.entry, entry.items.base(), &(key.index..key.index + 1));
             oddity.deaths.iter_mut().filter(|death| death.process == process).for_each(|death| death.departure = Departure::Died);
             let all_known = oddity.deaths.iter().all(|death| death.departure == Departure::Died);
@@ -124,7 +126,7 @@ impl Scheduler {
         let entries = &self.entries;
         self.absences.accused.retain(|process, keys| {
             keys.retain(|key| {
-                let oddity = entries.get(&key.entry).and_then(|entry| entry.oddities.get(&key.index));
+                let oddity = entries.get(&key.entry).and_then(|entry| entry.rare.oddities.get(&key.index));
                 oddity.is_some_and(|oddity| oddity.deaths.iter().any(|death| death.process == *process))
             });
             !keys.is_empty()

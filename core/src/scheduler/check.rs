@@ -49,7 +49,7 @@ impl Scheduler {
         );
         self.check_shapes();
         let mut held = BTreeMap::new();
-        for (&id, entry) in &self.entries {
+        for (id, entry) in self.entries.iter() {
             *held.entry(id.client).or_insert(0) += self.check_entry(id, entry);
         }
         for (id, client) in &self.clients {
@@ -58,6 +58,7 @@ impl Scheduler {
             assert!(client.away_until.is_none_or(|until| self.away.contains(&(until, *id))), "client {id} is away for ever");
         }
         assert!(held.is_empty(), "entries of clients that are gone");
+        assert!(self.entries.clients().all(|id| self.clients.contains_key(&id)), "tables of clients that are gone");
         let is_away = |id| self.clients.get(id).is_some_and(|client| client.away_until.is_some());
         assert!(self.away.iter().all(|(_, id)| is_away(id)), "clients are away that are not");
         self.check_sharing();
@@ -70,7 +71,7 @@ impl Scheduler {
     fn check_sharing(&self) {
         let mut names = BTreeMap::<_, u32>::new();
         for (name, known) in &self.names {
-            let sharing = self.entries.get(&known.entry).and_then(|entry| entry.sharing.as_ref());
+            let sharing = self.entries.get(&known.entry).and_then(|entry| entry.rare.sharing.as_ref());
             assert_eq!(sharing.and_then(|sharing| sharing.names.get(name)), Some(&known.items), "`{name}` stands for nothing");
             *names.entry(known.entry.client).or_default() += 1;
         }
@@ -78,19 +79,18 @@ impl Scheduler {
             assert_eq!(*count, names.remove(&client).unwrap_or(0), "names of client {client}");
             assert!(!has_left || links.is_empty(), "client {client} has left and keeps what it took up");
             for (&seq, link) in links {
-                let sharing = self.entries.get(&link.entry).and_then(|entry| entry.sharing.as_ref());
+                let sharing = self.entries.get(&link.entry).and_then(|entry| entry.rare.sharing.as_ref());
                 assert_eq!(
                     sharing.and_then(|sharing| sharing.takers.get(&(client, seq))),
                     Some(&link.items),
                     "link {seq} of {client}"
                 );
             }
-            let all = EntryId { client, seq: 0 }..=EntryId { client, seq: u64::MAX };
-            assert!(!has_left || self.entries.range(all).next().is_some(), "client {client} has left and nothing is left");
+            assert!(!has_left || self.entries.has_any(client), "client {client} has left and nothing is left");
         }
-        for (id, entry) in &self.entries {
+        for (id, entry) in self.entries.iter() {
             let has_left = self.clients.get(&id.client).is_some_and(|client| client.has_left);
-            let Some(sharing) = &entry.sharing else {
+            let Some(sharing) = &entry.rare.sharing else {
                 let wanted = entry.items.segments(0..entry.items.len()).any(|segment| segment.wanted);
                 assert!(!has_left || !wanted, "{id:?} is wanted by a client that has left");
                 continue;
@@ -112,7 +112,7 @@ impl Scheduler {
 
     fn check_shapes(&self) {
         let (mut of_shapes, mut of_clients) = (BTreeMap::new(), BTreeMap::<_, BTreeMap<_, u64>>::new());
-        for (&id, entry) in &self.entries {
+        for (id, entry) in self.entries.iter() {
             let (count, ready) = of_shapes.entry(entry.shape).or_insert((0, BTreeSet::new()));
             *count += 1;
             if !entry.ready.is_empty() {
@@ -147,10 +147,14 @@ impl Scheduler {
                 let key = id.key(item);
                 let state = segment.state;
                 assert_eq!(entry.ready.contains(item), state == State::Queued, "{key} {state:?}: in the queue?");
-                assert_eq!(entry.stored.contains_key(&item), state.is_stored() || state.is_away(), "{key} {state:?}: stored?");
-                let rest = entry.resting.get(&item).filter(|until| self.rests.contains(&(**until, key)));
+                assert_eq!(
+                    entry.rare.stored.contains_key(&item),
+                    state.is_stored() || state.is_away(),
+                    "{key} {state:?}: stored?"
+                );
+                let rest = entry.rare.resting.get(&item).filter(|until| self.rests.contains(&(**until, key)));
                 assert_eq!(rest.is_some(), state == State::Resting, "{key} {state:?}: rests?");
-                assert_eq!(entry.errors.contains_key(&item), state == State::Failed, "{key} {state:?}: error?");
+                assert_eq!(entry.rare.errors.contains_key(&item), state == State::Failed, "{key} {state:?}: error?");
                 assert_eq!(entry.values.get(item).is_some() && state == State::Inline, state == State::Inline, "{key}: value?");
                 made += u64::from(state == State::Inline);
                 assert_eq!(entry.run_of(item).is_some(), state == State::Processing, "{key} {state:?}: in a run?");
@@ -158,15 +162,14 @@ impl Scheduler {
                     self.check_missing(id, entry, item, state);
                 }
                 if state.is_holding() && entry.spec().is_some() {
-                    assert!(entry.chunk_of(item).is_some_and(|chunk| chunk.args.count() > 0), "{key} {state:?}: arguments?");
+                    assert!(entry.chunk_of(item).is_some_and(|chunk| chunk.holding > 0), "{key} {state:?}: arguments?");
                 }
                 if !segment.wanted && state != State::Released {
                     let need = self.needs(id, item..item + 1)[0].1;
                     let over = matches!(state, State::Failed | State::Cancelled);
                     let kept =
                         need == Need::Value || need == Need::Lineage && (over || matches!(state, State::Dormant | State::Inline));
-                    let irretrievable =
-                        matches!(entry.kind, Kind::Data { .. }) || matches!(state, State::Final | State::FinalAway);
+                    let irretrievable = matches!(entry.kind, Kind::Data(_)) || matches!(state, State::Final | State::FinalAway);
                     let data = irretrievable && need == Need::Lineage;
                     assert!(kept || data || (need == Need::Lineage && state.is_pending()), "{key} {state:?} is kept for nothing");
                 }
@@ -182,17 +185,17 @@ impl Scheduler {
         for (state, count) in counts.into_iter().enumerate() {
             assert_eq!(count, entry.items.state_number(state), "{id:?}: count of state {state}");
         }
-        for chunk in &entry.args {
+        for chunk in entry.args.iter() {
             let segments = entry.items.segments(chunk.range());
             let holding: u64 = segments.filter(|segment| segment.state.is_holding()).map(|segment| segment.count()).sum();
             assert_eq!(holding, chunk.holding, "{id:?}: arguments from {}", chunk.first);
-            assert_eq!(chunk.args.count() == 0, holding == 0, "{id:?}: arguments kept for nothing");
+            assert_eq!(chunk.cost() == 0, holding == 0, "{id:?}: arguments kept for nothing");
         }
-        let taker = entry.taker;
+        let taker = entry.rare.taker;
         assert!(taker.is_none() || entry.items.count(State::Uploading) > 0, "{id:?} is uploaded, and its taker is known");
         let known = |worker| self.fleet.workers.get(&worker).is_some_and(|worker| worker.uploads.contains(&id));
         assert!(taker.is_none_or(known), "{id:?} is on its way to a worker that does not know");
-        for item in entry.oddities.keys().copied().chain(entry.suspects.iter().flatten()) {
+        for item in entry.rare.oddities.keys().copied().chain(entry.rare.suspects.iter().flatten()) {
             let state = entry.items.state(item);
             assert!(
                 state.is_some_and(|state| state.is_active() || state.is_stored() || state.is_away()),
@@ -207,7 +210,7 @@ impl Scheduler {
         let Some(chunk) = entry.chunk_of(item) else { panic!("{:?} has no arguments", id.key(item)) };
         let at = item - chunk.first;
         let mut missing = 0;
-        for hole in &chunk.args.holes {
+        for hole in chunk.holes {
             let first = u64::from(hole.first);
             if at < first || at >= first + u64::from(hole.count) {
                 continue;
@@ -235,12 +238,12 @@ impl Scheduler {
 
     fn check_edges(&self) {
         let mut named = BTreeSet::new();
-        for (&id, entry) in &self.entries {
-            for chunk in &entry.args {
-                for &(hole, edge_id) in &chunk.edges {
+        for (id, entry) in self.entries.iter() {
+            for chunk in entry.args.iter() {
+                for &(hole, edge_id) in chunk.edges {
                     assert!(named.insert(edge_id), "edge {edge_id} has two holes");
                     let Some(edge) = self.edges.get(edge_id) else { panic!("edge {edge_id} of {id:?} does not exist") };
-                    let hole = &chunk.args.holes[hole as usize];
+                    let hole = &chunk.holes[hole as usize];
                     let start = chunk.first + u64::from(hole.first);
                     assert_eq!((edge.consumer, edge.consumers.clone()), (id, start..start + u64::from(hole.count)));
                     assert_eq!(edge.each, matches!(hole.source, Source::Each { .. }));
@@ -264,7 +267,7 @@ impl Scheduler {
         for (&id, run) in &self.runs {
             assert!(run.done < run.count, "run {id} is over");
             assert!(
-                self.fleet.workers.get(&run.worker).is_some_and(|worker| worker.runs.contains(&id)),
+                self.fleet.workers.get(&run.worker).is_some_and(|worker| worker.runs.contains_key(&id)),
                 "run {id} is not its worker's"
             );
             if let Some(entry) = self.entries.get(&run.entry) {
@@ -278,11 +281,11 @@ impl Scheduler {
                 assert_ne!(entry.items.missing(run.first), 0, "run {id} is ahead of nothing");
             }
         }
-        for (id, entry) in &self.entries {
+        for (id, entry) in self.entries.iter() {
             let mut end = 0;
             for (first, run_id) in entry.runs.iter() {
                 let Some(run) = self.runs.get(&run_id) else { panic!("{id:?} has run {run_id}, which does not exist") };
-                assert!(run.entry == *id && first >= end, "runs of {id:?} overlap at {first}");
+                assert!(run.entry == id && first >= end, "runs of {id:?} overlap at {first}");
                 end = run.first + u64::from(run.count);
             }
         }
@@ -312,9 +315,9 @@ impl Scheduler {
 
     fn check_workers(&self) {
         let fleet = &self.fleet;
-        let mut slots = 0;
+        let (mut slots, mut crowded, mut eager) = (0, 0, 0);
         for (&id, worker) in &fleet.workers {
-            let runs: Vec<_> = worker.runs.iter().filter_map(|run| self.runs.get(run)).collect();
+            let runs: Vec<_> = worker.runs.keys().filter_map(|run| self.runs.get(run)).collect();
             assert_eq!(runs.len(), worker.runs.len(), "worker {id} has runs that are over");
             assert_eq!(worker.ahead, runs.iter().filter(|run| run.ahead).count() as u64, "worker {id}: ahead");
             assert_eq!(worker.suspects as usize, runs.iter().filter(|run| run.suspect).count(), "worker {id}: suspects");
@@ -323,48 +326,51 @@ impl Scheduler {
             assert_eq!(worker.load_nanos, load, "worker {id}: load");
             self.check_resources(id, worker, &runs);
             for key in &worker.holds {
-                let replicas = self.entries.get(&key.entry).and_then(|entry| entry.stored.get(&key.index));
+                let replicas = self.entries.get(&key.entry).and_then(|entry| entry.rare.stored.get(&key.index));
                 assert!(replicas.is_some_and(|replicas| replicas.workers.contains(&id)), "worker {id} holds {key} in vain");
             }
             for upload in &worker.uploads {
-                let is_coming = self.entries.get(upload).is_some_and(|entry| entry.taker == Some(id));
+                let is_coming = self.entries.get(upload).is_some_and(|entry| entry.rare.taker == Some(id));
                 assert!(is_coming, "worker {id} waits for {upload:?} in vain");
             }
             slots += if worker.draining { 0 } else { worker.slots() };
             assert!(!worker.takes_work() || worker.leave_by.is_none(), "worker {id} stays and is to leave");
             assert_eq!(fleet.draining.contains(&id), worker.draining, "worker {id}: draining");
             for key in &worker.handing {
-                let coming = self.entries.get(&key.entry).and_then(|entry| entry.stored.get(&key.index)).map(|all| &all.coming);
+                let coming =
+                    self.entries.get(&key.entry).and_then(|entry| entry.rare.stored.get(&key.index)).map(|all| &all.coming);
                 assert!(worker.draining && worker.holds.contains(key), "worker {id} hands over {key}, which it does not have");
                 assert!(coming.is_some_and(|coming| !coming.is_empty()), "worker {id} waits for nobody to take {key}");
             }
             for key in &worker.copies {
-                let coming = self.entries.get(&key.entry).and_then(|entry| entry.stored.get(&key.index)).map(|all| &all.coming);
+                let coming =
+                    self.entries.get(&key.entry).and_then(|entry| entry.rare.stored.get(&key.index)).map(|all| &all.coming);
                 assert!(coming.is_some_and(|coming| coming.contains(&id)), "worker {id} gets {key} for nobody");
             }
             let is_eligible = worker.takes_work() && !worker.load.pressed;
-            assert_eq!(fleet.free.iter().filter(|(_, free)| *free == id).count(), usize::from(worker.has_room()));
             assert_eq!(fleet.spare.contains(&id), is_eligible && worker.active() < worker.slots(), "worker {id}: spare");
-            assert_eq!(
-                fleet.crowded.iter().any(|(_, crowded)| *crowded == id),
-                is_eligible && worker.active() > worker.slots(),
-                "worker {id}: crowded"
-            );
+            let surplus = worker.active().checked_sub(worker.slots()).filter(|surplus| is_eligible && *surplus > 0);
+            assert_eq!(worker.surplus(), surplus, "worker {id}: crowded");
+            crowded += u64::from(surplus.is_some());
+            eager += u64::from(is_eligible && worker.wants_any(self.config.pipeline));
         }
-        assert_eq!(slots, fleet.slots, "slots");
+        assert_eq!((slots, crowded, eager), (fleet.slots, fleet.crowded, fleet.eager), "slots, crowded and eager workers");
         let is_stored =
-            |key: &crate::ids::Key| self.entries.get(&key.entry).is_some_and(|entry| entry.stored.contains_key(&key.index));
+            |key: &crate::ids::Key| self.entries.get(&key.entry).is_some_and(|entry| entry.rare.stored.contains_key(&key.index));
         for (process, key) in self.absences.iter() {
-            let replicas = self.entries.get(&key.entry).and_then(|entry| entry.stored.get(&key.index));
+            let replicas = self.entries.get(&key.entry).and_then(|entry| entry.rare.stored.get(&key.index));
             assert!(replicas.is_some_and(|replicas| replicas.away.contains(&process)), "{key} is awaited in vain");
         }
         assert!(self.thin.iter().all(is_stored), "values that are gone have too few copies");
-        let rests: usize = self.entries.values().map(|entry| entry.resting.len()).sum();
+        let rests: usize = self.entries.iter().map(|(_, entry)| entry.rare.resting.len()).sum();
         assert_eq!(rests, self.rests.len(), "rests");
         let known = |id| fleet.workers.contains_key(id);
-        assert!(fleet.free.iter().map(|(_, id)| id).chain(fleet.crowded.iter().map(|(_, id)| id)).chain(&fleet.spare).all(known));
-        for (&id, entry) in &self.entries {
-            for (&item, replicas) in entry.stored.iter() {
+        assert!(fleet.spare.iter().all(known));
+        let mut free: Vec<_> = fleet.workers.iter().filter_map(|(&id, worker)| Some((worker.room()?, id))).collect();
+        free.sort_unstable();
+        assert!(fleet.free.in_order().eq(free.iter().map(|(_, id)| *id)), "the order of those with room");
+        for (id, entry) in self.entries.iter() {
+            for (&item, replicas) in entry.rare.stored.iter() {
                 let key = id.key(item);
                 let is_here = replicas.held || !replicas.workers.is_empty();
                 assert!(is_here || !replicas.away.is_empty(), "{key} is stored nowhere");

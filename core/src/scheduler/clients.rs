@@ -8,7 +8,7 @@ use std::{
 use super::{
     Action, Scheduler,
     away::CatchUp,
-    entry::{Cause, Entry, Kind},
+    entry::{Cause, Datum, Entry, Kind},
     facts::Passport,
     items::{Segment, State},
     machine::Todo,
@@ -149,9 +149,8 @@ impl Scheduler {
         let links: Vec<u64> = client.links.keys().copied().collect();
         self.free_strays(id, u64::MAX);
         links.into_iter().for_each(|seq| self.let_go(id, seq));
-        let all = EntryId { client: id, seq: 0 }..=EntryId { client: id, seq: u64::MAX };
-        let ids: Vec<_> = self.entries.range(all.clone()).map(|(&id, _)| id).collect();
-        if self.entries.range(all).any(|(_, entry)| entry.sharing.is_some()) {
+        let ids: Vec<_> = self.entries.of(id, 0..=u64::MAX).map(|(id, _)| id).collect();
+        if self.entries.of(id, 0..=u64::MAX).any(|(_, entry)| entry.rare.sharing.is_some()) {
             return self.leave_behind(id, ids);
         }
         // Nobody else's entries name its keys.
@@ -159,12 +158,13 @@ impl Scheduler {
         self.out.push(Action::ForgetClient(id));
         for &id in &ids {
             self.stop_runs(id, 0..u64::MAX);
-            let stored: Vec<u64> = self.entries.get(&id).map_or_else(Vec::new, |entry| entry.stored.keys().copied().collect());
+            let stored: Vec<u64> =
+                self.entries.get(&id).map_or_else(Vec::new, |entry| entry.rare.stored.keys().copied().collect());
             stored.into_iter().for_each(|item| self.free_replicas(id, item, true));
         }
         for id in ids {
             let Some(entry) = self.drop_entry(id) else { continue };
-            for (_, edge_id) in entry.args.iter().flat_map(|chunk| &chunk.edges) {
+            for (_, edge_id) in entry.args.iter().flat_map(|chunk| chunk.edges) {
                 let Some(edge) = self.edges.remove(*edge_id) else { continue };
                 // What it took up of others.
                 if let Some(producer) = self.entries.get_mut(&edge.producer) {
@@ -173,6 +173,7 @@ impl Scheduler {
                 }
             }
         }
+        self.entries.forget_client(id);
         self.ledger.drop_client(id);
     }
 
@@ -237,7 +238,7 @@ impl Scheduler {
                 Ok(())
             }
             FromClient::Data { seq, len, hash, bytes } => {
-                self.add_entry(client, seq, Kind::Data { len, hash }, false)?;
+                self.add_entry(client, seq, Kind::Data(Box::new(Datum { len, hash })), false)?;
                 match bytes {
                     Some(bytes) if bytes.len() as u64 != len => {
                         Err(Refusal::DataLength { seq, announced: len, actual: bytes.len() as u64 })
@@ -378,7 +379,7 @@ impl Scheduler {
     pub(super) fn enter_shape(&mut self, client: ClientId, seq: u64, kind: &Kind) -> Result<ShapeId, Refusal> {
         let options = match kind {
             Kind::Call(spec) | Kind::Map(spec) => Some(&spec.options),
-            Kind::Data { .. } => None,
+            Kind::Data(_) => None,
         };
         let known = options.map_or(Some(PLAIN), |options| self.shapes.find(options));
         if let Some(client) = self.clients.get(&client)
@@ -448,7 +449,7 @@ impl Scheduler {
         }
         let Some(entry) = self.entries.get_mut(&span.entry) else { return Ok(()) };
         let (end, len) = (span.first + span.count, entry.items.len());
-        if let Some(sharing) = &mut entry.sharing {
+        if let Some(sharing) = &mut entry.rare.sharing {
             sharing.released.insert(span.first..end);
             let base = entry.items.base();
             self.ledger.touch(span.entry, base, &(span.first.max(base)..end.min(len)));

@@ -20,7 +20,7 @@ impl Scheduler {
         self.thin.remove(&key);
         while let Some((taker, message)) = self.next_copy(key) {
             let ToWorker::Replicate { len, .. } = message else { return };
-            if let Some(replicas) = self.entries.get_mut(&key.entry).and_then(|entry| entry.stored.get_mut(&key.index)) {
+            if let Some(replicas) = self.entries.get_mut(&key.entry).and_then(|entry| entry.rare.stored.get_mut(&key.index)) {
                 replicas.coming.push(taker);
             }
             if let Some(worker) = self.fleet.workers.get_mut(&taker) {
@@ -32,7 +32,7 @@ impl Scheduler {
         if self.fleet.draining.is_empty() {
             return;
         }
-        let Some(replicas) = self.entries.get(&key.entry).and_then(|entry| entry.stored.get(&key.index)) else { return };
+        let Some(replicas) = self.entries.get(&key.entry).and_then(|entry| entry.rare.stored.get(&key.index)) else { return };
         let stays = |id: &WorkerId| self.fleet.workers.get(id).is_some_and(|worker| !worker.draining);
         let is_handed_over = replicas.held || replicas.workers.iter().any(stays) || replicas.coming.is_empty();
         for id in replicas.workers.clone() {
@@ -47,12 +47,12 @@ impl Scheduler {
     /// The worker that should get a copy next, and what it is to be told; `None` if there are enough, or nobody is left to take one.
     fn next_copy(&mut self, key: Key) -> Option<(WorkerId, ToWorker)> {
         let entry = self.entries.get(&key.entry)?;
-        let replicas = entry.stored.get(&key.index)?;
+        let replicas = entry.rare.stored.get(&key.index)?;
         if replicas.held || !entry.items.state(key.index).is_some_and(State::is_stored) {
             return None;
         }
-        let wanted = match entry.kind {
-            Kind::Data { len, .. } if len <= COPIED_BYTES => self.config.data_copies.max(1) as usize,
+        let wanted = match &entry.kind {
+            Kind::Data(datum) if datum.len <= COPIED_BYTES => self.config.data_copies.max(1) as usize,
             _ => 1,
         };
         let stays = |id: &&WorkerId| self.fleet.workers.get(id).is_some_and(|worker| !worker.draining);
@@ -87,7 +87,7 @@ impl Scheduler {
         {
             return;
         }
-        let replicas = self.entries.get_mut(&key.entry).and_then(|entry| entry.stored.get_mut(&key.index));
+        let replicas = self.entries.get_mut(&key.entry).and_then(|entry| entry.rare.stored.get_mut(&key.index));
         if let Some(replicas) = replicas {
             replicas.coming.retain(|&other| other != id);
             if declined {

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 use super::{
     absence::ANYONE,
     blame::Death,
-    entry::{ArgChunk, Entry, Kind, Oddity, Replicas},
+    entry::{Entry, Kind, Oddity, Replicas},
     facts::{DETACHED, DeathFact, EntryFact, Fact, HistoryFact, NameFact, RELEASED, SharingFact, Standing, StatesFact, WANTED},
     items::{CHUNK, Items, State},
 };
@@ -65,15 +65,15 @@ impl Draft {
         // Shape and birth are the machine's to say.
         let mut entry = Entry::new(kind, super::shapes::PLAIN, arrival, std::time::Duration::ZERO, open);
         (entry.is_abandoned, entry.is_cancelled) = (is_abandoned, is_cancelled);
-        entry.sharing = self.sharing.is_some().then(Box::default);
+        entry.rare.sharing = self.sharing.is_some().then(Box::default);
         self.build_args(&mut entry)?;
         self.build_states(&mut entry)?;
         self.build_results(&mut entry)?;
-        for chunk in &mut entry.args {
-            let segments = entry.items.segments(chunk.range());
-            chunk.holding = segments.filter(|segment| segment.state.is_holding()).map(|segment| segment.count()).sum();
-        }
-        entry.args.retain(|chunk| chunk.holding > 0);
+        let items = &entry.items;
+        entry.args.keep(|range| {
+            let holding = items.segments(range).filter(|segment| segment.state.is_holding());
+            holding.map(|segment| segment.count()).sum()
+        });
         self.build_histories(&mut entry)?;
         let names = self.build_sharing(&mut entry)?;
         Ok((entry, names))
@@ -86,8 +86,7 @@ impl Draft {
             require(entry.spec().is_some() && count > 0 && count as usize <= RUN_ITEMS, "its arguments")?;
             require(first >= end && first.checked_add(count).is_some_and(|end| end <= self.head.len), "its arguments")?;
             end = first + count;
-            let bytes = entry.cost_of(&args);
-            entry.args.push_back(ArgChunk { first, count, args, bytes, holding: 0, edges: Vec::new() });
+            entry.args.push(first, args);
         }
         Ok(())
     }
@@ -120,8 +119,8 @@ impl Draft {
             let segments = entry.items.segments(first..end);
             let live: u64 = segments.filter(|segment| segment.state == State::Inline).map(|segment| segment.count()).sum();
             live_sum += live;
-            if let Kind::Data { len, .. } = entry.kind {
-                require(run.bytes().len() as u64 == len, "its length")?;
+            if let Kind::Data(datum) = &entry.kind {
+                require(run.bytes().len() as u64 == datum.len, "its length")?;
             }
             if live > 0 {
                 entry.values.restore(first, run, live as u32);
@@ -133,13 +132,13 @@ impl Draft {
         let stored = entry.items.count(State::Away) + entry.items.count(State::FinalAway);
         require(stored == self.stored.len() as u64, "its stored values")?;
         let replicas = |(len, hash)| Replicas::awaited(len, hash, ANYONE);
-        entry.stored = std::mem::take(&mut self.stored).into_iter().map(|(item, value)| (item, replicas(value))).collect();
+        entry.rare.stored = std::mem::take(&mut self.stored).into_iter().map(|(item, value)| (item, replicas(value))).collect();
         for (range, error) in std::mem::take(&mut self.errors) {
             for segment in entry.items.segments(range).filter(|segment| segment.state == State::Failed) {
-                entry.errors.extend(segment.range().map(|item| (item, error.clone())));
+                entry.rare.errors.extend(segment.range().map(|item| (item, error.clone())));
             }
         }
-        require(entry.errors.len() as u64 == entry.items.count(State::Failed), "its errors")
+        require(entry.rare.errors.len() as u64 == entry.items.count(State::Failed), "its errors")
     }
 
     fn build_histories(&self, entry: &mut Entry) -> Result<(), &'static str> {
@@ -152,16 +151,16 @@ impl Draft {
                     ..Oddity::default()
                 };
                 if !oddity.deaths.is_empty() {
-                    entry.suspects.insert(history.item..history.item + 1);
+                    entry.rare.suspects.insert(history.item..history.item + 1);
                 }
-                entry.oddities.insert(history.item, oddity);
+                entry.rare.oddities.insert(history.item, oddity);
             }
         }
         Ok(())
     }
     /// Gives the names, which are the machine's to keep.
     fn build_sharing(&mut self, entry: &mut Entry) -> Result<Vec<NameFact>, &'static str> {
-        let (Some(fact), Some(sharing)) = (self.sharing.take(), &mut entry.sharing) else { return Ok(Vec::new()) };
+        let (Some(fact), Some(sharing)) = (self.sharing.take(), &mut entry.rare.sharing) else { return Ok(Vec::new()) };
         let len = entry.items.len();
         let fits = |first: u64, end: u64| first < end && end <= len;
         sharing.released.insert(0..self.head.base);
@@ -182,8 +181,7 @@ impl Entry {
     /// Whether the arguments of all of these items are there.
     fn has_args(&self, items: Range<u64>) -> bool {
         let mut at = items.start;
-        let from = self.args.partition_point(|chunk| chunk.range().end <= at);
-        for chunk in self.args.range(from..) {
+        for chunk in self.args.iter_from(at) {
             if chunk.first > at || at >= items.end {
                 break;
             }
@@ -214,7 +212,7 @@ fn push(entry: &mut Entry, to: u64, standing: Standing, wants: u8) -> Result<(),
     if state != State::Waiting {
         entry.items.set(items.clone(), State::Waiting, state);
     }
-    if let Some(sharing) = &mut entry.sharing {
+    if let Some(sharing) = &mut entry.rare.sharing {
         // What is not wanted at all was released before anybody shared it, perhaps.
         if wants & RELEASED != 0 || !wanted {
             sharing.released.insert(items.clone());

@@ -88,10 +88,15 @@ impl Edges {
 
 /// The edges that lie on one entry, found by item.
 #[derive(Debug, Default)]
-pub(super) struct EdgeIndex {
-    few: Vec<EdgeId>,
-    /// Where there are more than few.
-    levels: Option<Box<Levels>>,
+pub(super) enum EdgeIndex {
+    #[default]
+    None,
+    One(EdgeId),
+    /// At least two, oldest first.
+    #[expect(clippy::box_collection, reason = "a pointer is smaller than a list's head, and most have none or one")]
+    Few(Box<Vec<EdgeId>>),
+    /// Where there are, or were, more than few.
+    Many(Box<Levels>),
 }
 
 /// Edges by length: the ones of level `k` have at most `2^k` producers, so that those that reach an item begin close before it.
@@ -99,56 +104,80 @@ type Levels = Vec<(u32, BTreeSet<(u64, EdgeId)>)>;
 
 impl EdgeIndex {
     pub(super) fn is_empty(&self) -> bool {
-        self.few.is_empty() && self.levels.is_none()
+        matches!(self, Self::None)
     }
 
     pub(super) fn insert(&mut self, id: EdgeId, edges: &Edges) {
-        if self.levels.is_none() && self.few.len() < FEW {
-            self.few.push(id);
-            return;
-        }
-        let levels = self.levels.get_or_insert_default();
-        for id in std::mem::take(&mut self.few).into_iter().chain([id]) {
-            let Some(edge) = edges.get(id) else { continue };
-            let level = level_of(edge);
-            let at = match levels.binary_search_by_key(&level, |(level, _)| *level) {
-                Ok(at) => at,
-                Err(at) => {
-                    levels.insert(at, (level, BTreeSet::new()));
-                    at
-                }
-            };
-            levels[at].1.insert((edge.producers.start, id));
+        match self {
+            Self::None => *self = Self::One(id),
+            Self::One(first) => *self = Self::Few(Box::new(vec![*first, id])),
+            Self::Few(few) if few.len() < FEW => few.push(id),
+            Self::Few(few) => {
+                let mut levels = Levels::new();
+                few.iter().chain([&id]).for_each(|&id| enter(&mut levels, id, edges));
+                *self = Self::Many(Box::new(levels));
+            }
+            Self::Many(levels) => enter(levels, id, edges),
         }
     }
 
     /// Takes out an edge that still exists.
     pub(super) fn remove(&mut self, id: EdgeId, edge: &Edge) {
-        self.few.retain(|&other| other != id);
-        let Some(levels) = self.levels.as_deref_mut() else { return };
-        if let Ok(at) = levels.binary_search_by_key(&level_of(edge), |(level, _)| *level) {
-            levels[at].1.remove(&(edge.producers.start, id));
-            if levels[at].1.is_empty() {
-                levels.remove(at);
+        match self {
+            Self::One(one) if *one == id => *self = Self::None,
+            Self::None | Self::One(_) => {}
+            Self::Few(few) => {
+                few.retain(|&other| other != id);
+                if let [one] = few[..] {
+                    *self = Self::One(one);
+                }
             }
-        }
-        if levels.is_empty() {
-            self.levels = None;
+            Self::Many(levels) => {
+                if let Ok(at) = levels.binary_search_by_key(&level_of(edge), |(level, _)| *level) {
+                    levels[at].1.remove(&(edge.producers.start, id));
+                    if levels[at].1.is_empty() {
+                        levels.remove(at);
+                    }
+                }
+                if levels.is_empty() {
+                    *self = Self::None;
+                }
+            }
         }
     }
 
     /// The edges that have any of `items` as a producer, oldest first among few.
     pub(super) fn of<'a>(&'a self, items: Range<u64>, edges: &'a Edges) -> impl Iterator<Item = (EdgeId, &'a Edge)> {
         let (start, end) = (items.start, items.end);
-        let in_levels = self.levels.iter().flat_map(|levels| levels.iter()).flat_map(move |(level, set)| {
+        let (few, levels) = match self {
+            Self::None => (&[][..], None),
+            Self::One(id) => (std::slice::from_ref(id), None),
+            Self::Few(few) => (&few[..], None),
+            Self::Many(levels) => (&[][..], Some(levels)),
+        };
+        let in_levels = levels.into_iter().flat_map(|levels| levels.iter()).flat_map(move |(level, set)| {
             let reach = 1_u64.checked_shl(*level).map_or(0, |reach| start.saturating_sub(reach));
             set.range((reach, 0)..(end, 0)).map(|&(_, id)| id)
         });
-        self.few.iter().copied().chain(in_levels).filter_map(move |id| {
+        few.iter().copied().chain(in_levels).filter_map(move |id| {
             let edge = edges.get(id)?;
             (edge.producers.start < end && edge.producers.end > start).then_some((id, edge))
         })
     }
+}
+
+/// Puts an edge into its level.
+fn enter(levels: &mut Levels, id: EdgeId, edges: &Edges) {
+    let Some(edge) = edges.get(id) else { return };
+    let level = level_of(edge);
+    let at = match levels.binary_search_by_key(&level, |(level, _)| *level) {
+        Ok(at) => at,
+        Err(at) => {
+            levels.insert(at, (level, BTreeSet::new()));
+            at
+        }
+    };
+    levels[at].1.insert((edge.producers.start, id));
 }
 
 fn level_of(edge: &Edge) -> u32 {

@@ -1,13 +1,19 @@
 //! An entry: a call, a map or data, with everything the scheduler keeps of it. Must not know: other entries, workers' load.
 
-use std::{collections::VecDeque, ops::Range, sync::Arc, time::Duration};
+use std::{
+    ops::{Deref, DerefMut},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     absence::Process,
     blame::Death,
-    edges::{EdgeId, EdgeIndex},
+    chunks::{Chunk, Chunks},
+    edges::EdgeIndex,
+    fleet::nanos,
     items::{Items, State},
     ranges::Ranges,
     shapes::ShapeId,
@@ -17,7 +23,6 @@ use super::{
 };
 use crate::{
     TaskError,
-    codec::Args,
     ids::{EntryId, Hash, RunId, WorkerId},
     wire::{ENTRY_COST, SharedSpec},
 };
@@ -30,12 +35,16 @@ pub enum Kind {
     /// Calls of one task.
     Map(SharedSpec),
     /// A value that a client gave.
-    Data {
-        /// Length in bytes.
-        len: u64,
-        /// Hash.
-        hash: Hash,
-    },
+    Data(Box<Datum>),
+}
+
+/// What a client says of data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Datum {
+    /// Length in bytes.
+    pub len: u64,
+    /// Hash.
+    pub hash: Hash,
 }
 
 /// A client's entry.
@@ -46,8 +55,8 @@ pub(super) struct Entry {
     pub(super) shape: ShapeId,
     /// Position in the order of arrival.
     pub(super) arrival: u64,
-    /// When it came.
-    pub(super) born: Duration,
+    /// When it came, in nanoseconds.
+    born_nanos: u64,
     /// Whether items may still come.
     pub(super) open: bool,
     /// Whether it was closed because all of it, to come or not, was released.
@@ -55,45 +64,63 @@ pub(super) struct Entry {
     /// Whether an operator cancelled all of it, to come or not.
     pub(super) is_cancelled: bool,
     pub(super) items: Items,
-    pub(super) args: VecDeque<ArgChunk>,
+    pub(super) args: Chunks,
     pub(super) ready: Ranges,
-    /// Items that were running when their worker died: they run alone.
-    pub(super) suspects: Ranges,
     /// Runs by their first unanswered item.
     pub(super) runs: Few<RunId>,
     pub(super) values: Values,
+    /// Who needs items of this entry.
+    pub(super) edges: EdgeIndex,
+    pub(super) rare: Rare,
+}
+
+/// What most entries have nothing of. It is but a pointer then, and what only reads it sees empty tables.
+#[derive(Debug, Default)]
+pub(super) struct Rare(Option<Box<Rarities>>);
+
+#[derive(Debug)]
+pub(super) struct Rarities {
+    /// Items that were running when their worker died: they run alone.
+    pub(super) suspects: Ranges,
     pub(super) stored: Sparse<Replicas>,
     /// When the rest of items ends.
     pub(super) resting: Sparse<Duration>,
     pub(super) errors: Sparse<Arc<TaskError>>,
     /// What is unusual about an item.
     pub(super) oddities: Sparse<Oddity>,
-    /// Who needs items of this entry.
-    pub(super) edges: EdgeIndex,
     /// The worker that it is being uploaded to, if it is data and that is a worker.
     pub(super) taker: Option<WorkerId>,
     /// Who else wants them, if anything of it was ever detached or published.
     pub(super) sharing: Option<Box<Sharing>>,
 }
 
-/// Arguments as they came in.
-#[derive(Debug)]
-pub(super) struct ArgChunk {
-    pub(super) first: u64,
-    pub(super) count: u64,
-    /// Emptied once nobody holds it.
-    pub(super) args: Args,
-    /// Bytes charged to the client.
-    pub(super) bytes: u64,
-    /// Items whose arguments are kept.
-    pub(super) holding: u64,
-    /// Edges of the holes, by the hole's position in `args`.
-    pub(super) edges: Vec<(u32, EdgeId)>,
+impl Rarities {
+    const NONE: Self = Self {
+        suspects: Ranges::NONE,
+        stored: Sparse::NONE,
+        resting: Sparse::NONE,
+        errors: Sparse::NONE,
+        oddities: Sparse::NONE,
+        taker: None,
+        sharing: None,
+    };
 }
 
-impl ArgChunk {
-    pub(super) fn range(&self) -> Range<u64> {
-        self.first..self.first + self.count
+impl Deref for Rare {
+    type Target = Rarities;
+
+    fn deref(&self) -> &Rarities {
+        match &self.0 {
+            Some(rarities) => rarities,
+            None => const { &Rarities::NONE },
+        }
+    }
+}
+
+/// For what adds to it, or knows that something is there.
+impl DerefMut for Rare {
+    fn deref_mut(&mut self) -> &mut Rarities {
+        self.0.get_or_insert_with(|| Box::new(Rarities::NONE))
     }
 }
 
@@ -156,30 +183,29 @@ impl Entry {
             kind,
             shape,
             arrival,
-            born,
+            born_nanos: nanos(born),
             open,
             is_abandoned: false,
             is_cancelled: false,
             items: Items::default(),
-            args: VecDeque::new(),
+            args: Chunks::default(),
             ready: Ranges::default(),
-            suspects: Ranges::default(),
             runs: Few::default(),
             values: Values::default(),
-            stored: Sparse::default(),
-            resting: Sparse::default(),
-            errors: Sparse::default(),
-            oddities: Sparse::default(),
             edges: EdgeIndex::default(),
-            taker: None,
-            sharing: None,
+            rare: Rare::default(),
         }
+    }
+
+    /// When it came.
+    pub(super) fn born(&self) -> Duration {
+        Duration::from_nanos(self.born_nanos)
     }
 
     pub(super) fn spec(&self) -> Option<&SharedSpec> {
         match &self.kind {
             Kind::Call(spec) | Kind::Map(spec) => Some(spec),
-            Kind::Data { .. } => None,
+            Kind::Data(_) => None,
         }
     }
 
@@ -192,18 +218,19 @@ impl Entry {
         self.spec().map_or("scatter", |spec| &spec.name)
     }
 
-    /// What arguments for it cost its client, as long as any of them is kept: a call comes with its arguments and is over with them.
-    pub(super) fn cost_of(&self, args: &Args) -> u64 {
-        args.cost() + if self.is_call() { ENTRY_COST } else { 0 }
+    /// What it costs its client itself as long as any of its arguments is kept: a call comes with its arguments and is over with them.
+    pub(super) fn own_cost(&self) -> u64 {
+        if self.is_call() { ENTRY_COST } else { 0 }
     }
 
     /// What is kept of it at its client's cost.
     pub(super) fn held(&self) -> u64 {
-        let args: u64 = self.args.iter().map(|chunk| chunk.bytes).sum();
-        args.saturating_add(match self.kind {
+        let kept = self.args.iter().filter(|chunk| chunk.holding > 0);
+        let args: u64 = kept.map(|chunk| chunk.cost() + self.own_cost()).sum();
+        args.saturating_add(match &self.kind {
             Kind::Map(_) if self.open => ENTRY_COST,
-            Kind::Data { len, .. } if self.items.count(State::Inline) > 0 => len.saturating_add(ENTRY_COST),
-            Kind::Data { .. } if self.items.count(State::Uploading) > 0 => ENTRY_COST,
+            Kind::Data(datum) if self.items.count(State::Inline) > 0 => datum.len.saturating_add(ENTRY_COST),
+            Kind::Data(_) if self.items.count(State::Uploading) > 0 => ENTRY_COST,
             _ => 0,
         })
     }
@@ -214,9 +241,8 @@ impl Entry {
     }
 
     /// The chunk of arguments that has an item.
-    pub(super) fn chunk_of(&self, item: u64) -> Option<&ArgChunk> {
-        let at = self.args.partition_point(|chunk| chunk.first + chunk.count <= item);
-        self.args.get(at).filter(|chunk| chunk.first <= item)
+    pub(super) fn chunk_of(&self, item: u64) -> Option<Chunk<'_>> {
+        self.args.get(item)
     }
 
     /// The run that has an item, if it is processing, with the run's first unanswered item.
@@ -230,7 +256,7 @@ impl Entry {
     /// How an item that failed or was cancelled ended.
     pub(super) fn cause(&self, item: u64) -> Option<Cause> {
         match self.items.state(item)? {
-            State::Failed => self.errors.get(&item).cloned().map(Cause::Failed),
+            State::Failed => self.rare.errors.get(&item).cloned().map(Cause::Failed),
             State::Cancelled => Some(Cause::Cancelled),
             _ => None,
         }
@@ -258,7 +284,6 @@ mod tests {
     /// There may be millions of them.
     #[test]
     fn entries_are_small() {
-        assert!(size_of::<Entry>() <= 304, "{}", size_of::<Entry>());
-        assert!(size_of::<ArgChunk>() <= 144, "{}", size_of::<ArgChunk>());
+        assert!(size_of::<Entry>() <= 152, "{}", size_of::<Entry>());
     }
 }

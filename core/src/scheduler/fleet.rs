@@ -1,13 +1,12 @@
 //! Workers and their runs: joining, leaving, leases, and the orders in which workers are looked for. Must not know: what runs
 //! compute.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use super::{Action, Departure, Scheduler, absence::Process, blame::Death, offer::Offer, refusal::Refusal};
+use super::{
+    Action, Departure, Scheduler, absence::Process, ascending::Ascending, blame::Death, offer::Offer, refusal::Refusal,
+    tournament::Tournament,
+};
 use crate::{
     fault::{self, Fault},
     ids::{EntryId, Identity, Key, RunId, TaskId, WorkerId},
@@ -69,7 +68,7 @@ pub(super) struct Worker {
     /// When it last started or ended something.
     pub(super) progress: Duration,
     /// All its runs, oldest first.
-    pub(super) runs: BTreeSet<RunId>,
+    pub(super) runs: Ascending<RunId, ()>,
     /// Those of them that wait for inputs which it computes itself.
     pub(super) ahead: u64,
     /// Those of them that hold one item which was running when another worker died.
@@ -92,6 +91,8 @@ pub(super) struct Worker {
     pub(super) candidates: BTreeSet<EntryId>,
     pub(super) load: Load,
     place: Standing,
+    /// Its number in the order of those with room.
+    seat: u32,
 }
 
 /// Where a worker is in the fleet's orders.
@@ -99,13 +100,23 @@ pub(super) struct Worker {
 struct Standing {
     free: Option<(u8, u64)>,
     spare: bool,
-    crowded: Option<u64>,
+    crowded: bool,
+    eager: bool,
+}
+
+impl Standing {
+    /// As one number.
+    fn rank(self) -> Option<u64> {
+        self.free.map(|(place, load)| u64::from(place) << LOAD_BITS | load.min((1 << LOAD_BITS) - 1))
+    }
 }
 
 /// Places in the order of those with room: a slot that is idle, none, and one that should get something only if nobody else can.
 const IDLE: u8 = 0;
 const FULL: u8 = 1;
 const PRESSED: u8 = 2;
+/// Bits of a load in that order; ones that take more are alike.
+const LOAD_BITS: u32 = 62;
 
 impl Worker {
     /// Its process.
@@ -127,9 +138,14 @@ impl Worker {
         self.place.free.is_some()
     }
 
+    /// How many more runs than slots it has, if it may be relieved of them.
+    pub(super) fn surplus(&self) -> Option<u64> {
+        self.place.crowded.then(|| self.active() - self.slots())
+    }
+
     /// Its place in the order of those with room.
-    pub(super) fn room(&self) -> Option<(u8, u64)> {
-        self.place.free
+    pub(super) fn room(&self) -> Option<u64> {
+        self.place.rank()
     }
 
     /// Whether it has fewer runs than it should have, however short they are.
@@ -161,7 +177,8 @@ impl Worker {
         Standing {
             free: has_room.then_some((if active < slots { IDLE } else { FULL }, load)),
             spare: active < slots,
-            crowded: (active > slots).then(|| active - slots),
+            crowded: active > slots,
+            eager: self.wants_any(pipeline),
         }
     }
 }
@@ -169,14 +186,18 @@ impl Worker {
 /// The workers, and orders of them.
 #[derive(Debug, Default)]
 pub(super) struct Fleet {
-    pub(super) workers: BTreeMap<WorkerId, Worker>,
+    pub(super) workers: Ascending<WorkerId, Worker>,
     /// Those that may be given more: those with idle slots first (whatever is taken back from a crowded worker must not go there
     /// again), then by load.
-    pub(super) free: BTreeSet<((u8, u64), WorkerId)>,
+    pub(super) free: Tournament,
+    /// Numbers in it that nobody has.
+    vacant: Vec<u32>,
     /// Those with slots that have nothing to run.
     pub(super) spare: BTreeSet<WorkerId>,
-    /// Those with more runs than slots, by how many more.
-    pub(super) crowded: BTreeSet<(u64, WorkerId)>,
+    /// How many have more runs than slots.
+    pub(super) crowded: u64,
+    /// How many have fewer runs than they should, and are not short of memory.
+    pub(super) eager: u64,
     /// Those that are on their way out.
     pub(super) draining: BTreeSet<WorkerId>,
     /// Slots of all that take work.
@@ -185,26 +206,22 @@ pub(super) struct Fleet {
 
 impl Fleet {
     /// Puts a worker where it belongs in the orders, or takes it out when it is gone.
-    fn place(&mut self, id: WorkerId, old: Standing, new: Standing) {
+    fn place(&mut self, (id, seat): (WorkerId, u32), old: Standing, new: Standing) {
         if old == new {
             return;
         }
-        if let Some(load) = old.free {
-            self.free.remove(&(load, id));
+        if old.free != new.free {
+            self.free.rank(seat, id, new.rank());
         }
-        if let Some(surplus) = old.crowded {
-            self.crowded.remove(&(surplus, id));
+        match (old.spare, new.spare) {
+            (true, false) => drop(self.spare.remove(&id)),
+            (false, true) => drop(self.spare.insert(id)),
+            _ => {}
         }
-        self.spare.remove(&id);
-        if let Some(load) = new.free {
-            self.free.insert((load, id));
-        }
-        if let Some(surplus) = new.crowded {
-            self.crowded.insert((surplus, id));
-        }
-        if new.spare {
-            self.spare.insert(id);
-        }
+        self.crowded -= u64::from(old.crowded);
+        self.crowded += u64::from(new.crowded);
+        self.eager -= u64::from(old.eager);
+        self.eager += u64::from(new.eager);
     }
 }
 
@@ -232,7 +249,7 @@ impl Scheduler {
             heard: self.now,
             probed: false,
             progress: self.now,
-            runs: BTreeSet::new(),
+            runs: Ascending::default(),
             ahead: 0,
             suspects: 0,
             load_nanos: 0,
@@ -245,6 +262,8 @@ impl Scheduler {
             candidates: BTreeSet::new(),
             load: Load::default(),
             place: Standing::default(),
+            // Each is taken by a worker, or vacant.
+            seat: self.fleet.vacant.pop().unwrap_or(self.fleet.workers.len() as u32),
         };
         self.fleet.slots += worker.slots();
         self.shapes.add_worker(id, &worker.offer);
@@ -271,11 +290,11 @@ impl Scheduler {
         let Some(worker) = self.fleet.workers.get_mut(&id) else { return };
         let batch_nanos = nanos(self.config.batch_time);
         let new = worker.standing(self.config.pipeline, batch_nanos);
-        let old = std::mem::replace(&mut worker.place, new);
+        let (old, seat) = (std::mem::replace(&mut worker.place, new), worker.seat);
         if old.free.is_none() && new.free.is_some() {
             self.shapes.unstick(id, &worker.offer);
         }
-        self.fleet.place(id, old, new);
+        self.fleet.place((id, seat), old, new);
     }
 
     /// A worker is gone. Its unfinished items go back to the queue. Those that were running run alone from now on, and those that ran
@@ -283,14 +302,15 @@ impl Scheduler {
     pub(super) fn worker_left(&mut self, id: WorkerId, departure: Departure) {
         let Some(worker) = self.fleet.workers.remove(&id) else { return };
         self.fleet.draining.remove(&id);
-        self.fleet.place(id, worker.place, Standing::default());
+        self.fleet.place((id, worker.seat), worker.place, Standing::default());
+        self.fleet.vacant.push(worker.seat);
         if !worker.draining {
             self.fleet.slots -= worker.slots();
             self.shapes.remove_worker(id);
         }
         let process = worker.process();
         let mut running = Vec::new();
-        for &run_id in &worker.runs {
+        for &run_id in worker.runs.keys() {
             let Some(run) = self.close_run(run_id) else { continue };
             let range = run.first + u64::from(run.done)..run.first + u64::from(run.count);
             if run.started {

@@ -369,7 +369,7 @@ impl Many {
             return released(end);
         };
         let Some(&byte) = rest.first() else { return released(end) };
-        let alike = rest[..(end - first) as usize].iter().take_while(|&&other| other == byte).count();
+        let alike = count_alike(&rest[..(end - first) as usize], byte);
         Segment { first, end: first + alike as u64, state: state_of(byte), wanted: byte & UNWANTED == 0 }
     }
 
@@ -441,6 +441,15 @@ impl Many {
             at = end;
         }
     }
+}
+
+/// How many of the first ones are this byte. Blocks of them are compared at a time, which takes a few instructions.
+fn count_alike(bytes: &[u8], byte: u8) -> usize {
+    const BLOCK: usize = 64;
+    let blocks =
+        bytes.chunks_exact(BLOCK).take_while(|block| block.iter().fold(0, |differs, other| differs | (other ^ byte)) == 0);
+    let alike = blocks.count() * BLOCK;
+    alike + bytes[alike..].iter().take_while(|&&other| other == byte).count()
 }
 
 fn counts_of(counts: &[u64; STATES.len()]) -> StateCounts {

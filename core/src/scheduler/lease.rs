@@ -40,7 +40,7 @@ impl Scheduler {
         }
         let (now, lease) = (self.now, self.config.lease);
         let mut silent = Vec::new();
-        for (&id, worker) in &mut self.fleet.workers {
+        for (&id, worker) in self.fleet.workers.iter_mut() {
             let silence = now.saturating_sub(worker.heard);
             if silence >= lease {
                 silent.push(id);

@@ -237,7 +237,7 @@ impl Scheduler {
 
     fn sharing_fact(&self, id: EntryId, entry: &Entry) -> Fact {
         let mut fact = SharingFact { entry: id, names: Vec::new(), takers: Vec::new() };
-        if let Some(sharing) = &entry.sharing {
+        if let Some(sharing) = &entry.rare.sharing {
             let kind = |name| self.names.get(name).map_or(String::new(), |known| known.kind.clone());
             let names = sharing.names.iter();
             fact.names.extend(names.map(|(name, items)| NameFact {
@@ -270,11 +270,12 @@ impl Scheduler {
                 }
             };
             let entry = self.entries.get(&key.entry);
-            let holds = entry.and_then(|entry| entry.stored.get(&key.index)).is_some_and(|value| value.workers.contains(&worker));
+            let holds =
+                entry.and_then(|entry| entry.rare.stored.get(&key.index)).is_some_and(|value| value.workers.contains(&worker));
             // It is being computed or uploaded again, maybe by or to that very worker, or that worker may be getting a copy of it now: what
             // is to become of the one that it has is decided afterwards.
             let is_pending = entry.and_then(|entry| entry.items.state(key.index)).is_some_and(State::is_pending);
-            let is_stored = entry.is_some_and(|entry| entry.stored.contains_key(&key.index));
+            let is_stored = entry.is_some_and(|entry| entry.rare.stored.contains_key(&key.index));
             match holds {
                 true => {}
                 false if is_pending || (is_stored && self.may_read(worker, key)) => again.push(Later::Free(worker, key)),
@@ -336,7 +337,7 @@ fn states(id: EntryId, entry: &Entry, block: u64) -> StatesFact {
     };
     for segment in entry.items.segments(items.clone()) {
         let (standing, wanted) = (Standing::of(segment.state), if segment.wanted { WANTED } else { 0 });
-        let Some(sharing) = &entry.sharing else {
+        let Some(sharing) = &entry.rare.sharing else {
             push(segment.count() as u32, standing, wanted);
             continue;
         };
@@ -347,7 +348,7 @@ fn states(id: EntryId, entry: &Entry, block: u64) -> StatesFact {
         }
     }
     stretches.pop_if(|(_, standing, wants)| (*standing, *wants) == (Standing::Pending, WANTED));
-    let odd = entry.oddities.range(items).filter(|(_, oddity)| oddity.attempts > 0 || !oddity.deaths.is_empty());
+    let odd = entry.rare.oddities.range(items).filter(|(_, oddity)| oddity.attempts > 0 || !oddity.deaths.is_empty());
     let histories = odd.map(|(&item, oddity)| {
         let deaths = oddity.deaths.iter().map(|death| DeathFact {
             worker: death.worker.clone(),

@@ -1,19 +1,21 @@
 //! Items changing state, and what follows for the items that need them or that they needed. Must not know: messages' forms,
 //! workers' load.
 
-use std::ops::Range;
+use std::{collections::VecDeque, ops::Range};
 
 use super::{
     Action, Scheduler,
+    chunks::HoleEdges,
     clients::give_back,
-    edges::EdgeId,
-    entry::{ArgChunk, Cause, Entry, Kind, queue_key},
+    edges::{EdgeId, Edges},
+    entry::{Cause, Entry, Kind, queue_key},
     facts::{Part, Standing},
+    handful::Handful,
     items::{Segment, State},
     machine::Todo,
 };
 use crate::{
-    codec::{Args, Span},
+    codec::{Hole, Span},
     fault::{self, Fault},
     ids::EntryId,
     wire::{ENTRY_COST, ToClient, ToWorker},
@@ -57,9 +59,9 @@ impl Scheduler {
             }
         }
         if from == State::Resting {
-            let ended: Vec<_> = entry.resting.range(range.clone()).map(|(&item, &until)| (item, until)).collect();
+            let ended: Vec<_> = entry.rare.resting.range(range.clone()).map(|(&item, &until)| (item, until)).collect();
             for (item, until) in ended {
-                entry.resting.remove(&item);
+                entry.rare.resting.remove(&item);
                 self.rests.remove(&(until, id.key(item)));
             }
         }
@@ -69,7 +71,7 @@ impl Scheduler {
             }
             entry.ready.insert(range.clone());
         }
-        if entry.sharing.is_some() && from.is_pending() && !to.is_pending() {
+        if entry.rare.sharing.is_some() && from.is_pending() && !to.is_pending() {
             self.todo.push_back(Todo::Ended(id, range.clone()));
         }
         if from == State::Uploading {
@@ -80,27 +82,18 @@ impl Scheduler {
         if from.is_active() == to.is_active() && from.is_holding() == to.is_holding() {
             return;
         }
-        let mut gone = Vec::new();
-        let first_chunk = entry.args.partition_point(|chunk| chunk.first + chunk.count <= range.start);
-        for chunk in entry.args.range_mut(first_chunk..) {
-            if chunk.first >= range.end {
-                break;
-            }
-            let part = range.start.max(chunk.first)..range.end.min(chunk.first + chunk.count);
-            // Borrowed apart: the chunk belongs to the entry, the edges and the list of things to do do not.
-            shift_edges(chunk, &part, (from, to), &mut self.edges, &mut self.todo, &mut gone);
-            if from.is_holding() && !to.is_holding() {
-                chunk.holding -= part.end - part.start;
-                if chunk.holding == 0 {
-                    chunk.args = Args::default();
-                    self.ledger.drop_row(id, Part::Args, chunk.first);
-                    let bytes = std::mem::take(&mut chunk.bytes);
-                    give_back(self.clients.get_mut(&id.client), bytes, &mut self.credit_check, self.now);
-                }
-            }
-        }
-        while entry.args.front().is_some_and(|chunk| chunk.holding == 0) {
-            entry.args.pop_front();
+        let mut gone = Handful::default();
+        // Borrowed apart: the chunks belong to the entry, the edges and the list of things to do do not.
+        let (edges, todo) = (&mut self.edges, &mut self.todo);
+        entry.args.each_edges(&range, |part, first, holes, of_chunk| {
+            shift_edges((&part, first, holes), of_chunk, (from, to), edges, todo, &mut gone);
+        });
+        if from.is_holding() && !to.is_holding() {
+            let own_cost = entry.own_cost();
+            entry.args.let_go(&range, |first, cost| {
+                self.ledger.drop_row(id, Part::Args, first);
+                give_back(self.clients.get_mut(&id.client), cost + own_cost, &mut self.credit_check, self.now);
+            });
         }
         for edge_id in gone {
             if let Some(edge) = self.edges.remove(edge_id)
@@ -123,7 +116,7 @@ impl Scheduler {
             Cause::Failed(error) => {
                 self.history.record(self.now, id, segment.range(), entry.name(), error);
                 self.ledger.put_error(id, &segment.range(), error);
-                entry.errors.extend(segment.range().map(|item| (item, error.clone())));
+                entry.rare.errors.extend(segment.range().map(|item| (item, error.clone())));
                 State::Failed
             }
             Cause::Cancelled => State::Cancelled,
@@ -199,9 +192,14 @@ impl Scheduler {
     /// Consumers miss `times` values less each.
     fn arrive(&mut self, id: EntryId, range: Range<u64>, times: u32) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        let active: Vec<_> = entry.items.segments(range).filter(|segment| segment.state.is_active()).collect();
-        let (mut ready, mut caught_up) = (Vec::<Range<u64>>::new(), Vec::new());
-        for segment in active {
+        let (mut ready, mut caught_up) = (Handful::<Range<u64>>::default(), Handful::default());
+        let (mut at, end) = (range.start, range.end.min(entry.items.len()));
+        while at < end {
+            let segment = entry.items.segment(at, end);
+            at = segment.end;
+            if !segment.state.is_active() {
+                continue;
+            }
             for item in segment.range() {
                 let missing = entry.items.missing(item);
                 debug_assert!(missing >= times, "an item misses what it has");
@@ -245,9 +243,9 @@ impl Scheduler {
     }
 
     /// Edges that read any of these items, with the consumers, and how many of the items each of them reads.
-    pub(super) fn hits(&self, id: EntryId, range: &Range<u64>) -> Vec<(EdgeId, EntryId, Range<u64>, u32)> {
-        let Some(entry) = self.entries.get(&id).filter(|entry| !entry.edges.is_empty()) else { return Vec::new() };
-        let found = entry.edges.of(range.clone(), &self.edges);
+    pub(super) fn hits(&self, id: EntryId, range: &Range<u64>) -> Handful<(EdgeId, EntryId, Range<u64>, u32)> {
+        let entry = self.entries.get(&id).filter(|entry| !entry.edges.is_empty());
+        let found = entry.into_iter().flat_map(|entry| entry.edges.of(range.clone(), &self.edges));
         found
             .map(|(edge_id, edge)| {
                 let (consumers, times) = edge.consumers_of(range);
@@ -264,7 +262,12 @@ impl Scheduler {
         {
             let segment = entry.items.segment(at, range.end);
             at = segment.end;
-            if !segment.wanted && segment.state != State::Released {
+            if segment.wanted || segment.state == State::Released {
+                continue;
+            }
+            if entry.edges.is_empty() {
+                self.release_part(id, segment.range(), segment.state, Need::Nothing);
+            } else {
                 for (part, need) in self.needs(id, segment.range()) {
                     self.release_part(id, part, segment.state, need);
                 }
@@ -277,7 +280,7 @@ impl Scheduler {
 
     fn release_part(&mut self, id: EntryId, part: Range<u64>, state: State, need: Need) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        let is_data = matches!(entry.kind, Kind::Data { .. });
+        let is_data = matches!(entry.kind, Kind::Data(_));
         let to = match (state, need) {
             (_, Need::Value) => return,
             (State::Stored, Need::Lineage) if !is_data && fault::is(Fault::LineageDropped) => State::Released,
@@ -290,13 +293,13 @@ impl Scheduler {
             State::Inline => {
                 let ledger = &mut self.ledger;
                 entry.values.remove(part.clone(), |first| ledger.drop_row(id, Part::Values, first));
-                if let Kind::Data { len, .. } = entry.kind {
-                    give_back(self.clients.get_mut(&id.client), len + ENTRY_COST, &mut self.credit_check, self.now);
+                if let Kind::Data(datum) = &entry.kind {
+                    give_back(self.clients.get_mut(&id.client), datum.len + ENTRY_COST, &mut self.credit_check, self.now);
                 }
             }
             State::Failed => {
                 part.clone().for_each(|item| {
-                    entry.errors.remove(&item);
+                    entry.rare.errors.remove(&item);
                 });
                 self.ledger.drop_errors(id, &part);
             }
@@ -352,17 +355,16 @@ impl Scheduler {
 
 /// Counts the consumers that stop or begin to need their inputs on the edges of their holes.
 fn shift_edges(
-    chunk: &mut ArgChunk,
-    part: &Range<u64>,
+    (part, first, holes): (&Range<u64>, u64, &[Hole]),
+    of_chunk: &mut HoleEdges,
     (from, to): (State, State),
-    edges: &mut super::edges::Edges,
-    todo: &mut std::collections::VecDeque<Todo>,
-    gone: &mut Vec<EdgeId>,
+    edges: &mut Edges,
+    todo: &mut VecDeque<Todo>,
+    gone: &mut Handful<EdgeId>,
 ) {
-    let ArgChunk { first, args, edges: of_chunk, .. } = chunk;
     of_chunk.retain(|&(hole, edge_id)| {
-        let (Some(hole), Some(edge)) = (args.holes.get(hole as usize), edges.get_mut(edge_id)) else { return false };
-        let hole_first = *first + u64::from(hole.first);
+        let (Some(hole), Some(edge)) = (holes.get(hole as usize), edges.get_mut(edge_id)) else { return false };
+        let hole_first = first + u64::from(hole.first);
         let (start, end) = (part.start.max(hole_first), part.end.min(hole_first + u64::from(hole.count)));
         if start >= end {
             return true;
@@ -392,11 +394,11 @@ fn shift_edges(
 impl Entry {
     /// Forgets what was unusual about items that are settled.
     pub(super) fn forget_oddities(&mut self, range: Range<u64>) {
-        while let Some((&item, _)) = self.oddities.range(range.clone()).next() {
-            self.oddities.remove(&item);
+        while let Some((&item, _)) = self.rare.oddities.range(range.clone()).next() {
+            self.rare.oddities.remove(&item);
         }
-        if !self.suspects.is_empty() {
-            self.suspects.remove(range);
+        if !self.rare.suspects.is_empty() {
+            self.rare.suspects.remove(range);
         }
     }
 

@@ -68,7 +68,7 @@ impl Scheduler {
                 let segments = entry.items.segments(chunk.range());
                 let idle = segments.filter(|segment| matches!(segment.state, State::Stored | State::Dormant));
                 if idle.map(|segment| segment.count()).sum::<u64>() == chunk.holding {
-                    kept.push(Kept { entry: id, items: chunk.range(), bytes: chunk.bytes });
+                    kept.push(Kept { entry: id, items: chunk.range(), bytes: chunk.cost() + entry.own_cost() });
                 }
             }
         }

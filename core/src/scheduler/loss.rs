@@ -32,11 +32,11 @@ impl Scheduler {
         let Some(entry) = self.entries.get_mut(&key.entry) else { return };
         let Some(from) = entry.items.state(key.index) else { return };
         self.ledger.put_stored(key, len, hash);
-        entry.stored.insert(key.index, Replicas::on(worker, len, hash));
-        let unread = entry.oddities.get_mut(&key.index).map(|oddity| std::mem::take(&mut oddity.unread));
+        entry.rare.stored.insert(key.index, Replicas::on(worker, len, hash));
+        let unread = entry.rare.oddities.get_mut(&key.index).map(|oddity| std::mem::take(&mut oddity.unread));
         entry.forget_oddities(key.index..key.index + 1);
         if let Some(unread) = unread.filter(|unread| !unread.is_empty()) {
-            entry.oddities.insert(key.index, Oddity { unread, ..Oddity::default() });
+            entry.rare.oddities.insert(key.index, Oddity { unread, ..Oddity::default() });
         }
         if let Some(worker) = worker.and_then(|worker| self.fleet.workers.get_mut(&worker)) {
             worker.holds.insert(key);
@@ -71,7 +71,7 @@ impl Scheduler {
             }
             return;
         }
-        let replicas = self.entries.get_mut(&key.entry).and_then(|entry| entry.stored.get_mut(&key.index));
+        let replicas = self.entries.get_mut(&key.entry).and_then(|entry| entry.rare.stored.get_mut(&key.index));
         let Some(replicas) = replicas else {
             // It may be computed again by now, which is not worth going on with.
             self.stop_runs(key.entry, key.index..key.index + 1);
@@ -96,7 +96,7 @@ impl Scheduler {
         if !self.is_expected(key, len, hash) {
             return self.out.push(Action::Drop(Span { entry: key.entry, first: key.index, count: 1 }));
         }
-        match self.entries.get_mut(&key.entry).and_then(|entry| entry.stored.get_mut(&key.index)) {
+        match self.entries.get_mut(&key.entry).and_then(|entry| entry.rare.stored.get_mut(&key.index)) {
             Some(replicas) => {
                 replicas.held = true;
                 self.come_back(key);
@@ -109,12 +109,12 @@ impl Scheduler {
     fn is_expected(&self, key: Key, len: u64, hash: Hash) -> bool {
         let Some(entry) = self.entries.get(&key.entry) else { return false };
         match (entry.items.state(key.index), &entry.kind) {
-            (Some(State::Uploading), Kind::Data { len: announced, hash: expected, .. }) => (*announced, *expected) == (len, hash),
+            (Some(State::Uploading), Kind::Data(datum)) => (datum.len, datum.hash) == (len, hash),
             (Some(state), _) if state.is_stored() || state.is_away() => {
-                entry.stored.get(&key.index).is_some_and(|replicas| (replicas.len, replicas.hash) == (len, hash))
+                entry.rare.stored.get(&key.index).is_some_and(|replicas| (replicas.len, replicas.hash) == (len, hash))
             }
             (Some(state), _) if state.is_active() => {
-                entry.oddities.get(&key.index).is_some_and(|oddity| oddity.was == Some((len, hash)))
+                entry.rare.oddities.get(&key.index).is_some_and(|oddity| oddity.was == Some((len, hash)))
             }
             _ => false,
         }
@@ -129,11 +129,11 @@ impl Scheduler {
         let least = takers.min_by_key(|(id, worker)| (worker.load.pressed, worker.held_bytes, **id)).map(|(&id, _)| id);
         let place = least.and_then(|worker| self.place(worker, id.key(0), client.who));
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        let Kind::Data { len, .. } = entry.kind else { return };
-        entry.taker = least;
+        let Kind::Data(datum) = &entry.kind else { return };
+        entry.rare.taker = least;
         if let Some(worker) = least.and_then(|worker| self.fleet.workers.get_mut(&worker)) {
             // So that the next upload goes elsewhere. The worker's next heartbeat has the true figure.
-            worker.held_bytes = worker.held_bytes.saturating_add(len);
+            worker.held_bytes = worker.held_bytes.saturating_add(datum.len);
             // A worker can take it and be gone before it says so.
             worker.uploads.insert(id);
         }
@@ -142,7 +142,8 @@ impl Scheduler {
 
     /// Data is no longer on its way to a worker, as far as this side knows.
     pub(super) fn end_upload(&mut self, id: EntryId) {
-        let taker = self.entries.get_mut(&id).and_then(|entry| entry.taker.take());
+        let entry = self.entries.get_mut(&id).filter(|entry| entry.rare.taker.is_some());
+        let taker = entry.and_then(|entry| entry.rare.taker.take());
         if let Some(worker) = taker.and_then(|worker| self.fleet.workers.get_mut(&worker)) {
             worker.uploads.remove(&id);
         }
@@ -150,7 +151,7 @@ impl Scheduler {
 
     /// Forgets a value everywhere. If it is because nobody needs it (`later`), its workers are told when that is recorded.
     pub(super) fn free_replicas(&mut self, id: EntryId, item: u64, later: bool) {
-        let Some(replicas) = self.entries.get_mut(&id).and_then(|entry| entry.stored.remove(&item)) else { return };
+        let Some(replicas) = self.entries.get_mut(&id).and_then(|entry| entry.rare.stored.remove(&item)) else { return };
         let key = id.key(item);
         self.ledger.drop_row(id, Part::Stored, item);
         for worker_id in replicas.workers {
@@ -178,7 +179,7 @@ impl Scheduler {
 
     /// A worker does not have a value any more. If nobody has, it is computed again where it is needed.
     pub(super) fn lose_replica(&mut self, worker: WorkerId, key: Key) {
-        let replicas = self.entries.get_mut(&key.entry).and_then(|entry| entry.stored.get_mut(&key.index));
+        let replicas = self.entries.get_mut(&key.entry).and_then(|entry| entry.rare.stored.get_mut(&key.index));
         let Some(replicas) = replicas else { return };
         replicas.workers.retain(|&other| other != worker);
         if replicas.workers.is_empty() && !replicas.held {
@@ -190,7 +191,7 @@ impl Scheduler {
 
     /// Nobody who is here has a stored value.
     fn lose_or_await(&mut self, key: Key) {
-        let replicas = self.entries.get(&key.entry).and_then(|entry| entry.stored.get(&key.index));
+        let replicas = self.entries.get(&key.entry).and_then(|entry| entry.rare.stored.get(&key.index));
         if replicas.is_some_and(|replicas| !replicas.away.is_empty()) { self.put_away(key) } else { self.lose(key) }
     }
 
@@ -207,17 +208,19 @@ impl Scheduler {
 
     /// Notes of data who had it and has it no more.
     pub(super) fn note_gone(&mut self, key: Key, who: impl FnOnce() -> String) {
-        let Some(entry) = self.entries.get_mut(&key.entry).filter(|entry| matches!(entry.kind, Kind::Data { .. })) else {
+        let Some(entry) = self.entries.get_mut(&key.entry).filter(|entry| matches!(entry.kind, Kind::Data(_))) else {
             return;
         };
-        if let Some(replicas) = entry.stored.get_mut(&key.index).filter(|replicas| replicas.been.len() < MAX_BEEN) {
+        if let Some(replicas) = entry.rare.stored.get_mut(&key.index).filter(|replicas| replicas.been.len() < MAX_BEEN) {
             replicas.been.push(who());
         }
     }
 
     /// A stored value is nowhere.
     pub(super) fn lose(&mut self, key: Key) {
-        let Some(replicas) = self.entries.get_mut(&key.entry).and_then(|entry| entry.stored.get_mut(&key.index)) else { return };
+        let Some(replicas) = self.entries.get_mut(&key.entry).and_then(|entry| entry.rare.stored.get_mut(&key.index)) else {
+            return;
+        };
         let (was, been) = ((replicas.len, replicas.hash), std::mem::take(&mut replicas.been));
         self.free_replicas(key.entry, key.index, false);
         let range = key.index..key.index + 1;
@@ -228,17 +231,17 @@ impl Scheduler {
         let Some(entry) = self.entries.get(&key.entry) else { return };
         let segment = entry.items.segment(key.index, range.end);
         let message = match (segment.state, &entry.kind) {
-            (State::Stored | State::Away, Kind::Data { len, .. }) => {
+            (State::Stored | State::Away, Kind::Data(datum)) => {
                 let with =
                     if been.is_empty() { "nobody has it any more".to_owned() } else { format!("it was on {}", been.join(", ")) };
-                Some(format!("the scattered data {key} of {len} bytes is gone: {with}"))
+                Some(format!("the scattered data {key} of {} bytes is gone: {with}", datum.len))
             }
             (State::Final | State::FinalAway, _) => Some(format!(
                 "the result {key} is gone with the workers that held it, and is not computed again: its arguments were let go when the \
                  client had more than {} bytes of them",
                 self.config.client_bytes
             )),
-            (State::Stored | State::Away, _) => entry.oddities.get(&key.index).and_then(Oddity::unreadable),
+            (State::Stored | State::Away, _) => entry.rare.oddities.get(&key.index).and_then(Oddity::unreadable),
             _ => return,
         };
         if let Some(message) = message {
@@ -255,7 +258,7 @@ impl Scheduler {
             if let Some(entry) = self.entries.get_mut(&key.entry)
                 && entry.items.state(key.index).is_some_and(State::is_active)
             {
-                entry.oddities.entry(key.index).or_default().was = Some(was);
+                entry.rare.oddities.entry(key.index).or_default().was = Some(was);
             }
         } else {
             let to = if need == Need::Lineage { State::Dormant } else { State::Released };
@@ -287,7 +290,7 @@ impl Scheduler {
     /// Tells the client where its result is.
     pub(super) fn tell_stored(&mut self, key: Key) {
         let Some(client) = self.clients.get(&key.entry.client) else { return };
-        let Some(replicas) = self.entries.get(&key.entry).and_then(|entry| entry.stored.get(&key.index)) else { return };
+        let Some(replicas) = self.entries.get(&key.entry).and_then(|entry| entry.rare.stored.get(&key.index)) else { return };
         let places = self.places(replicas, key, client.who);
         let (len, hash) = (replicas.len, replicas.hash);
         self.tell_client(key.entry.client, ToClient::Stored { seq: key.entry.seq, index: key.index, len, hash, places });

@@ -9,8 +9,10 @@ use std::{
 use super::{
     Action, Config, Event, Location,
     absence::Absences,
+    ascending::Ascending,
     clients::Client,
     edges::Edges,
+    entries::Entries,
     entry::{Entry, queue_key},
     fleet::{Fleet, Run},
     items::State,
@@ -37,9 +39,9 @@ pub struct Scheduler {
     /// Time of the event in hand.
     pub(super) now: Duration,
     pub(super) clients: BTreeMap<ClientId, Client>,
-    pub(super) entries: BTreeMap<EntryId, Box<Entry>>,
+    pub(super) entries: Entries,
     pub(super) edges: Edges,
-    pub(super) runs: BTreeMap<RunId, Run>,
+    pub(super) runs: Ascending<RunId, Run>,
     pub(super) fleet: Fleet,
     /// What is ready, by what it asks of a worker.
     pub(super) shapes: Shapes,
@@ -103,9 +105,9 @@ impl Scheduler {
             config,
             now: Duration::ZERO,
             clients: BTreeMap::new(),
-            entries: BTreeMap::new(),
+            entries: Entries::default(),
             edges: Edges::default(),
-            runs: BTreeMap::new(),
+            runs: Ascending::default(),
             fleet: Fleet::default(),
             shapes: Shapes::default(),
             times: TaskTimes::default(),
@@ -196,7 +198,7 @@ impl Scheduler {
         let Some(entry) = self.entries.get(&key.entry) else { return Location::Nowhere };
         match entry.items.state(key.index) {
             Some(State::Inline) => entry.values.get(key.index).map_or(Location::Nowhere, Location::Inline),
-            Some(State::Stored | State::Final) => match entry.stored.get(&key.index) {
+            Some(State::Stored | State::Final) => match entry.rare.stored.get(&key.index) {
                 Some(replicas) if replicas.held => Location::Held,
                 Some(replicas) => Location::Workers(replicas.workers.clone()),
                 None => Location::Nowhere,
@@ -209,7 +211,7 @@ impl Scheduler {
     #[must_use]
     pub fn measure(&self, key: Key) -> Option<(u64, Hash)> {
         let key = self.origin(key);
-        let replicas = self.entries.get(&key.entry)?.stored.get(&key.index)?;
+        let replicas = self.entries.get(&key.entry)?.rare.stored.get(&key.index)?;
         Some((replicas.len, replicas.hash))
     }
 
@@ -218,7 +220,7 @@ impl Scheduler {
         self.end_upload(id);
         let entry = self.entries.remove(&id)?;
         self.shapes.leave(entry.shape, &queue_key(id, &entry));
-        for (&item, &until) in entry.resting.iter() {
+        for (&item, &until) in entry.rare.resting.iter() {
             self.rests.remove(&(until, id.key(item)));
         }
         if let Some(client) = self.clients.get_mut(&id.client) {
@@ -226,9 +228,9 @@ impl Scheduler {
             client.lineage.remove(&id.seq);
             // With a client, all its rows go at once.
             self.ledger.drop_entry(id);
-            let all = EntryId { client: id.client, seq: 0 }..=EntryId { client: id.client, seq: u64::MAX };
-            if client.has_left && self.entries.range(all).next().is_none() {
+            if client.has_left && !self.entries.has_any(id.client) {
                 self.clients.remove(&id.client);
+                self.entries.forget_client(id.client);
                 self.ledger.drop_client(id.client);
                 self.out.push(Action::ForgetClient(id.client));
             }

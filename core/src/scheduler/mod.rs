@@ -22,22 +22,27 @@
 //! | `queue`, `placement`, `assign`, `ahead`, `recall` | which items go to which worker, when |
 //! | `status`, `tasks`, `why` | what people see, and why others are not running |
 //! | `reads` | who may read which value |
-//! | `entry`, `items`, `values`, `edges`, `ranges`, `shapes`, `offer` | the data structures, which know nothing of each other's meaning |
+//! | `entry`, `entries`, `items`, `values`, `edges`, `ranges`, `ascending`, `lanes`, `chunks`, `tournament`, `handful`, `shapes`, `offer` | the data structures, which know nothing of each other's meaning |
 
 mod absence;
 mod ahead;
+mod ascending;
 mod assign;
 mod away;
 mod blame;
 mod check;
+mod chunks;
 mod clients;
 mod copies;
 mod draft;
 mod edges;
+mod entries;
 mod entry;
 mod facts;
 mod fleet;
+mod handful;
 mod items;
+mod lanes;
 mod lease;
 mod ledger;
 mod lifecycle;
@@ -62,12 +67,13 @@ mod status;
 mod tasks;
 #[cfg(test)]
 mod tests;
+mod tournament;
 mod unread;
 mod values;
 mod why;
 
 pub use crate::wire::operator::{ClientStatus, Status, WorkerStatus};
-pub use entry::Kind;
+pub use entry::{Datum, Kind};
 pub use facts::{
     ClientFact, DeathFact, EntryFact, Fact, HistoryFact, NameFact, Passport, Record, Row, SharingFact, Standing, StatesFact,
     TakerFact,

@@ -42,7 +42,9 @@ impl Scheduler {
                 let room = |&id: &WorkerId| Some((self.fleet.workers.get(&id)?.room()?, id));
                 few.iter().filter_map(room).filter(|(_, id)| fits(*id)).min().map(|(_, id)| id)
             }
-            None => free.iter().map(|(_, id)| *id).find(|id| fits(*id)),
+            // Nobody of those with room is turned down.
+            None if shape == PLAIN && !suspect => free.first(),
+            None => free.in_order().find(|id| fits(*id)),
         }
     }
 
@@ -54,14 +56,16 @@ impl Scheduler {
     /// The least loaded of the workers that have fewer runs than they should have, for items of a shape. It need not be the least loaded one:
     /// many short runs are less than one long one.
     pub(super) fn eager(&self, shape: ShapeId) -> Option<WorkerId> {
-        let free = self.fleet.free.iter().map(|(_, id)| *id);
-        free.take(LOOKED_AT).find(|&id| self.wants_any(id) && self.can_run(id, shape, false))
+        if self.fleet.eager == 0 {
+            return None;
+        }
+        self.fleet.free.in_order().take(LOOKED_AT).find(|&id| self.wants_any(id) && self.can_run(id, shape, false))
     }
 
     /// The worker for a batch that begins with this item; `None` if nobody who can run it has room.
     pub(super) fn choose_worker(&self, entry: &Entry, item: u64, suspect: bool) -> Option<WorkerId> {
         let least = self.least_loaded(entry.shape, suspect)?;
-        if entry.oddities.get(&item).is_some_and(|oddity| oddity.not_local) {
+        if entry.rare.oddities.get(&item).is_some_and(|oddity| oddity.not_local) {
             return Some(least);
         }
         let (local, total) = self.local_bytes(entry, item);
@@ -87,8 +91,10 @@ impl Scheduler {
         let (mut local, mut total) = (BTreeMap::new(), 0_u64);
         let mut left = LOOKED_AT;
         for span in entry.inputs_of(item..item + 1) {
-            let Some(producer) = self.entries.get(&span.entry).filter(|producer| !producer.stored.is_empty()) else { continue };
-            for (_, replicas) in producer.stored.range(span.first..span.first + span.count).take(left) {
+            let Some(producer) = self.entries.get(&span.entry).filter(|producer| !producer.rare.stored.is_empty()) else {
+                continue;
+            };
+            for (_, replicas) in producer.rare.stored.range(span.first..span.first + span.count).take(left) {
                 left -= 1;
                 total = total.saturating_add(replicas.len);
                 for &worker in &replicas.workers {
@@ -106,7 +112,7 @@ impl Scheduler {
         let Some(chunk) = entry.chunk_of(first) else { return first + 1 };
         let mut count = count.max(1);
         let start = first - chunk.first;
-        for hole in &chunk.args.holes {
+        for hole in chunk.holes {
             let Source::Each { .. } = hole.source else { continue };
             let hole_first = u64::from(hole.first);
             let (from, to) = (start.max(hole_first), (start + count).min(hole_first + u64::from(hole.count)));
@@ -114,10 +120,10 @@ impl Scheduler {
                 continue;
             }
             for span in spans_of(&hole.source, from - hole_first..to - hole_first) {
-                let Some(producer) = self.entries.get(&span.entry).filter(|producer| !producer.stored.is_empty()) else {
+                let Some(producer) = self.entries.get(&span.entry).filter(|producer| !producer.rare.stored.is_empty()) else {
                     continue;
                 };
-                let stored = producer.stored.range(span.first..span.first + span.count);
+                let stored = producer.rare.stored.range(span.first..span.first + span.count);
                 let foreign = stored.into_iter().find(|(_, replicas)| !replicas.held && !replicas.workers.contains(&worker));
                 if let Some((&index, _)) = foreign {
                     count = count.min((from + (index - span.first) - start).max(1));
@@ -138,8 +144,8 @@ impl Scheduler {
     fn batch_bytes(&self, entry: &Entry, first: u64, count: u64) -> u64 {
         let Some(chunk) = entry.chunk_of(first) else { return 0 };
         let start = first - chunk.first;
-        let mut bytes = chunk.args.run.len_of(start as u32..(start + count) as u32) as u64;
-        for hole in &chunk.args.holes {
+        let mut bytes = chunk.len_of(start as u32..(start + count) as u32) as u64;
+        for hole in chunk.holes {
             let hole_first = u64::from(hole.first);
             let (from, to) = (start.max(hole_first), (start + count).min(hole_first + u64::from(hole.count)));
             let is_shared = !matches!(hole.source, Source::Each { .. }) && to.saturating_sub(from) == count;

@@ -79,7 +79,7 @@ impl Scheduler {
     /// Hands ready items out until there are none, or no worker has room for them.
     pub(super) fn dispatch(&mut self) {
         let mut passed = None::<QueueKey>;
-        while !self.fleet.free.is_empty()
+        while self.fleet.free.len() > 0
             && let Some((key, shape)) = self.shapes.next(passed)
         {
             match self.assign_next(key.2) {
@@ -93,8 +93,8 @@ impl Scheduler {
     /// Assigns the next batch of an entry.
     fn assign_next(&mut self, id: EntryId) -> Attempt {
         let Some(entry) = self.entries.get(&id) else { return Attempt::Passed };
-        let takes_suspects = entry.suspects.is_empty() || self.least_loaded(entry.shape, true).is_some();
-        let Some((piece, suspect)) = entry.ready.first_piece(&entry.suspects, takes_suspects) else {
+        let takes_suspects = entry.rare.suspects.is_empty() || self.least_loaded(entry.shape, true).is_some();
+        let Some((piece, suspect)) = entry.ready.first_piece(&entry.rare.suspects, takes_suspects) else {
             return self.no_taker(entry);
         };
         let Some(chunk) = entry.chunk_of(piece.start) else { return Attempt::Passed };

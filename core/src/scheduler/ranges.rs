@@ -5,20 +5,38 @@ use std::{collections::BTreeMap, ops::Range};
 /// Item numbers; costs memory per gap, not per item, and none of the heap's without a gap.
 #[derive(Clone, Debug)]
 pub(super) enum Ranges {
-    /// One range; empty if it ends where it begins.
-    One(u64, u64),
-    /// First to end; neither overlapping nor touching.
+    /// One range, as nearly all are; empty if it ends where it begins.
+    One(u32, u32),
+    /// First to end; neither overlapping nor touching. More than one, or one whose end takes more than 32 bits.
     #[expect(clippy::box_collection, reason = "a pointer is smaller than a tree's head, and this is rare")]
     Many(Box<BTreeMap<u64, u64>>),
 }
 
 impl Default for Ranges {
     fn default() -> Self {
-        Self::One(0, 0)
+        Self::NONE
     }
 }
 
 impl Ranges {
+    pub(super) const NONE: Self = Self::One(0, 0);
+
+    /// What is one range, if it is small enough.
+    fn one(&self) -> Option<Range<u64>> {
+        if let Self::One(first, end) = *self { Some(first.into()..end.into()) } else { None }
+    }
+
+    fn of_one(range: Range<u64>) -> Self {
+        match (u32::try_from(range.start), u32::try_from(range.end)) {
+            (Ok(first), Ok(end)) => Self::One(first, end),
+            _ => Self::Many(Box::new(BTreeMap::from([(range.start, range.end)]))),
+        }
+    }
+
+    fn of_two(one: Range<u64>, other: Range<u64>) -> Self {
+        Self::Many(Box::new(BTreeMap::from([(one.start, one.end), (other.start, other.end)])))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         match self {
             Self::One(first, end) => first == end,
@@ -27,10 +45,8 @@ impl Ranges {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = Range<u64>> + '_ {
-        let (one, many) = match self {
-            Self::One(first, end) => (Some(*first..*end).filter(|range| !range.is_empty()), None),
-            Self::Many(ends) => (None, Some(ends)),
-        };
+        let one = self.one().filter(|range| !range.is_empty());
+        let many = if let Self::Many(ends) = self { Some(ends) } else { None };
         one.into_iter().chain(many.into_iter().flat_map(|ends| ends.iter().map(|(&first, &end)| first..end)))
     }
 
@@ -41,7 +57,7 @@ impl Ranges {
     /// The end of the range that has an item.
     fn end_around(&self, item: u64) -> Option<u64> {
         match self {
-            Self::One(first, end) => (*first <= item && item < *end).then_some(*end),
+            Self::One(first, end) => (u64::from(*first) <= item && item < u64::from(*end)).then_some((*end).into()),
             Self::Many(ends) => ends.range(..=item).next_back().map(|(_, &end)| end).filter(|&end| item < end),
         }
     }
@@ -49,7 +65,7 @@ impl Ranges {
     /// The first of the ranges that begin at an item or after it.
     fn start_after(&self, item: u64) -> Option<u64> {
         match self {
-            Self::One(first, end) => (first < end && *first >= item).then_some(*first),
+            Self::One(first, end) => (first < end && u64::from(*first) >= item).then_some((*first).into()),
             Self::Many(ends) => ends.range(item..).next().map(|(&first, _)| first),
         }
     }
@@ -59,18 +75,15 @@ impl Ranges {
             return;
         }
         let (mut first, mut end) = (range.start, range.end);
-        let ends = match self {
-            Self::One(one, one_end) if one == one_end => return *self = Self::One(first, end),
-            Self::One(one, one_end) if *one <= end && first <= *one_end => {
-                (*one, *one_end) = (first.min(*one), end.max(*one_end));
-                return;
-            }
-            Self::One(one, one_end) => {
-                *self = Self::Many(Box::new(BTreeMap::from([(*one, *one_end), (first, end)])));
-                return;
-            }
-            Self::Many(ends) => ends,
-        };
+        if let Some(one) = self.one() {
+            *self = match one.is_empty() {
+                true => Self::of_one(range),
+                false if one.start <= end && first <= one.end => Self::of_one(first.min(one.start)..end.max(one.end)),
+                false => Self::of_two(one, range),
+            };
+            return;
+        }
+        let Self::Many(ends) = self else { return };
         if let Some((&before, before_end)) = ends.range_mut(..=first).next_back()
             && *before_end >= first
         {
@@ -91,22 +104,19 @@ impl Ranges {
         if range.is_empty() {
             return;
         }
-        let ends = match self {
-            Self::One(first, end) if *end <= range.start || range.end <= *first => return,
-            Self::One(first, end) if *first < range.start && range.end < *end => {
-                *self = Self::Many(Box::new(BTreeMap::from([(*first, range.start), (range.end, *end)])));
-                return;
+        if let Some(one) = self.one() {
+            if range.start < one.end && one.start < range.end {
+                let (before, after) = (one.start..range.start, range.end..one.end);
+                *self = match (before.is_empty(), after.is_empty()) {
+                    (false, false) => Self::of_two(before, after),
+                    (false, true) => Self::of_one(before),
+                    (true, false) => Self::of_one(after),
+                    (true, true) => Self::NONE,
+                };
             }
-            Self::One(first, end) => {
-                match (*first < range.start, range.end < *end) {
-                    (true, _) => *end = range.start,
-                    (false, true) => *first = range.end,
-                    (false, false) => *self = Self::default(),
-                }
-                return;
-            }
-            Self::Many(ends) => ends,
-        };
+            return;
+        }
+        let Self::Many(ends) = self else { return };
         while let Some((&first, &end)) = ends.range(..range.end).next_back() {
             if end <= range.start {
                 break;
@@ -129,7 +139,9 @@ impl Ranges {
             && ends.len() < 2
         {
             let (first, end) = ends.first_key_value().map_or((0, 0), |(&first, &end)| (first, end));
-            *self = Self::One(first, end);
+            if end <= u32::MAX.into() {
+                *self = Self::of_one(first..end);
+            }
         }
     }
 
@@ -200,9 +212,13 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn behaves_like_a_set(steps in proptest::collection::vec((0_u64..40, 0_u64..10, proptest::bool::ANY), 0..60)) {
+        fn behaves_like_a_set(
+            steps in proptest::collection::vec((0_u64..40, 0_u64..10, proptest::bool::ANY), 0..60),
+            base in proptest::sample::select(vec![0, (1_u64 << 32) - 20, 1 << 40]),
+        ) {
             let (mut ranges, mut model) = (Ranges::default(), std::collections::BTreeSet::new());
             for (first, count, insert) in steps {
+                let first = base + first;
                 if insert {
                     ranges.insert(first..first + count);
                     model.extend(first..first + count);
@@ -211,7 +227,7 @@ mod tests {
                     (first..first + count).for_each(|item| { model.remove(&item); });
                 }
                 assert!(ranges.iter().flatten().eq(model.iter().copied()));
-                assert!((0..60).all(|item| ranges.contains(item) == model.contains(&item)));
+                assert!((base..base + 60).all(|item| ranges.contains(item) == model.contains(&item)));
                 let mut ends = ranges.iter().peekable();
                 while let Some(range) = ends.next() {
                     assert!(ends.peek().is_none_or(|next| range.end < next.start));

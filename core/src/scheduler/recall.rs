@@ -17,7 +17,7 @@ impl Scheduler {
     /// run. Queues that will be through in about a batch's time anyway are left alone, until that time has passed.
     pub(super) fn recall(&mut self) {
         self.recall_check = None;
-        if !self.shapes.is_idle() || self.fleet.spare.is_empty() || self.fleet.crowded.is_empty() {
+        if !self.shapes.is_idle() || self.fleet.spare.is_empty() || self.fleet.crowded == 0 {
             return;
         }
         if self.now < self.next_recall {
@@ -27,8 +27,7 @@ impl Scheduler {
         self.next_recall = self.now.saturating_add(self.config.batch_time / PAUSE_PART);
         let mut spare = self.spare_slots();
         let batch_nanos = nanos(self.config.batch_time);
-        let crowded: Vec<_> = self.fleet.crowded.iter().rev().take(LOOKED_AT).copied().collect();
-        for (surplus, id) in crowded {
+        for (surplus, id) in self.most_crowded() {
             let Some(worker) = self.fleet.workers.get(&id) else { continue };
             let due = worker.progress.saturating_add(self.config.batch_time);
             let is_soon_through = worker.load_nanos / worker.slots() < 2 * batch_nanos && self.now < due;
@@ -48,6 +47,16 @@ impl Scheduler {
                 return;
             }
         }
+    }
+
+    /// The workers that have most runs beside what is in their slots, and how many. A walk over all workers, which is cheaper, as seldom
+    /// as it happens, than having them in order.
+    fn most_crowded(&self) -> Vec<(u64, WorkerId)> {
+        let workers = self.fleet.workers.iter();
+        let mut crowded: Vec<_> = workers.filter_map(|(&id, worker)| Some((worker.surplus()?, id))).collect();
+        crowded.sort_unstable_by(|one, other| other.cmp(one));
+        crowded.truncate(LOOKED_AT);
+        crowded
     }
 
     /// Asks for all that a worker has not begun and that others could run, since its memory is short.
@@ -89,6 +98,6 @@ impl Scheduler {
         let can_go = |id: &&RunId| {
             !self.recalled.contains(id) && self.runs.get(id).is_some_and(|run| !run.started && !run.ahead && !run.suspect)
         };
-        worker.runs.iter().rev().filter(can_go).take(LOOKED_AT * 4).copied().collect()
+        worker.runs.keys().rev().filter(can_go).take(LOOKED_AT * 4).copied().collect()
     }
 }

@@ -7,7 +7,7 @@ use super::{
     Scheduler,
     clients::charge,
     edges::Edge,
-    entry::{ArgChunk, Cause, Entry},
+    entry::{Cause, Entry},
     items::State,
     refusal::Refusal,
 };
@@ -67,19 +67,16 @@ impl Scheduler {
             return;
         }
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        let bytes = entry.cost_of(&args);
-        charge(self.clients.get_mut(&id.client), bytes, true, &mut self.credit_check, self.now);
+        let cost = args.cost() + entry.own_cost();
+        charge(self.clients.get_mut(&id.client), cost, true, &mut self.credit_check, self.now);
         let first = entry.items.len();
         entry.items.push(count, State::Waiting);
         self.ledger.touch_entry(id, entry);
         self.ledger.put_args(id, first, &args);
-        let chunk = ArgChunk { first, count, args, bytes, holding: count, edges: Vec::new() };
-        if entry.args.is_empty() {
-            entry.args.reserve_exact(1);
-        }
-        entry.args.push_back(chunk);
+        let has_holes = !args.holes.is_empty();
+        entry.args.push(first, args);
         let (range, is_cancelled) = (first..first + count, entry.is_cancelled);
-        if entry.args.back().is_some_and(|chunk| chunk.args.holes.is_empty()) {
+        if !has_holes {
             self.shift(id, range, State::Waiting, State::Queued);
         } else {
             self.add_edges(id, first);
@@ -95,8 +92,8 @@ impl Scheduler {
     pub(super) fn add_edges(&mut self, id: EntryId, first: u64) {
         let Some(entry) = self.entries.get(&id) else { return };
         let Some(chunk) = entry.chunk_of(first) else { return };
-        let mut edges = Vec::new();
-        for (at, hole) in chunk.args.holes.iter().enumerate() {
+        let mut ids = Vec::new();
+        for (at, hole) in chunk.holes.iter().enumerate() {
             let start = first + u64::from(hole.first);
             let consumers = start..start + u64::from(hole.count);
             let (holding, active) = entry.consumers(&consumers);
@@ -113,41 +110,71 @@ impl Scheduler {
                     holding,
                     active,
                 };
-                if !edge.producers.is_empty() && !edge.consumers.is_empty() {
-                    edges.push((at as u32, edge));
+                let is_empty = edge.producers.is_empty() || edge.consumers.is_empty();
+                // What is gone has no edge: the items fail.
+                if !is_empty && self.entries.contains_key(&edge.producer) {
+                    ids.push((at as u32, self.edges.insert(edge)));
                 }
             }
         }
-        let mut ids = Vec::with_capacity(edges.len());
-        for (at, edge) in edges {
-            let producer = edge.producer;
-            // What is gone has no edge: the items fail.
-            if self.entries.contains_key(&producer) {
-                let edge_id = self.edges.insert(edge);
-                if let Some(producer) = self.entries.get_mut(&producer) {
-                    producer.edges.insert(edge_id, &self.edges);
-                }
-                ids.push((at, edge_id));
+        for &(_, edge_id) in &ids {
+            let producer = self.edges.get(edge_id).and_then(|edge| self.entries.get_mut(&edge.producer));
+            if let Some(producer) = producer {
+                producer.edges.insert(edge_id, &self.edges);
             }
         }
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        let at = entry.args.partition_point(|chunk| chunk.range().end <= first);
-        if let Some(chunk) = entry.args.get_mut(at) {
-            chunk.edges = ids;
-        }
+        entry.args.set_edges(first, ids);
     }
 
     /// Items that are to be computed, for the first time or again, from state `from`: what they miss is counted, and they wait, are
     /// queued, or fail. Inputs that are not there any more are computed again too, as deep as it takes.
     pub(super) fn begin(&mut self, id: EntryId, range: Range<u64>, from: State) {
-        let mut stack = VecDeque::from([(id, range, from)]);
-        while let Some((id, range, from)) = stack.pop_front() {
-            for part in self.begin_parts(id, range.clone(), from, &mut stack) {
-                self.shift(id, part, State::Waiting, State::Queued);
+        let (mut first, mut stack) = (Some((id, range, from)), VecDeque::new());
+        while let Some((id, range, from)) = first.take().or_else(|| stack.pop_front()) {
+            if range.end - range.start == 1 {
+                self.begin_one(id, range.start, from, &mut stack);
+            } else {
+                for part in self.begin_parts(id, range.clone(), from, &mut stack) {
+                    self.shift(id, part, State::Waiting, State::Queued);
+                }
             }
             if from != State::Waiting {
                 self.leave_to_runs(id, range);
             }
+        }
+    }
+
+    /// As [`begin`](Self::begin), for one item, which is what all calls are: it takes no lists.
+    fn begin_one(&mut self, id: EntryId, item: u64, from: State, stack: &mut VecDeque<(EntryId, Range<u64>, State)>) {
+        if self.entries.get(&id).and_then(|entry| entry.items.state(item)) != Some(from) {
+            return;
+        }
+        if from != State::Waiting {
+            self.shift(id, item..item + 1, from, State::Waiting);
+        }
+        let (mut missing, mut cause) = (0, None);
+        let Some(entry) = self.entries.get(&id) else { return };
+        let Some(chunk) = entry.chunk_of(item) else { return };
+        for hole in chunk.holes {
+            let first = chunk.first + u64::from(hole.first);
+            if item < first || item - first >= u64::from(hole.count) {
+                continue;
+            }
+            for span in spans_of(&hole.source, item - first..item - first + 1) {
+                let supply = self.supply(&span);
+                stack.extend(supply.dormant.into_iter().map(|range| (span.entry, range, State::Dormant)));
+                missing = u32::saturating_add(missing, supply.missing as u32);
+                cause = cause.or(supply.cause);
+            }
+        }
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        entry.items.set_missing(item, missing);
+        if let Some(cause) = cause {
+            let segment = entry.items.segment(item, item + 1);
+            self.end_badly(id, segment, &cause, false);
+        } else if missing == 0 {
+            self.shift(id, item..item + 1, State::Waiting, State::Queued);
         }
     }
 
@@ -220,7 +247,7 @@ impl Scheduler {
         while at < range.end {
             let Some(chunk) = entry.chunk_of(at) else { break };
             let end = range.end.min(chunk.range().end);
-            for hole in &chunk.args.holes {
+            for hole in chunk.holes {
                 let hole_first = chunk.first + u64::from(hole.first);
                 let (start, end) = (at.max(hole_first), end.min(hole_first + u64::from(hole.count)));
                 if start >= end {
@@ -339,10 +366,13 @@ impl Entry {
 }
 
 /// The spans that items `part` (counted from the hole's first) read; of one value an item, those of all of them.
-pub(super) fn spans_of(source: &Source, part: Range<u64>) -> Vec<Span> {
-    match source {
-        Source::Same(key) => vec![Span { entry: key.entry, first: key.index, count: 1 }],
-        Source::Each { entry, first } => vec![Span { entry: *entry, first: first + part.start, count: part.end - part.start }],
-        Source::List(spans) => spans.iter().filter(|span| span.count > 0).copied().collect(),
-    }
+pub(super) fn spans_of(source: &Source, part: Range<u64>) -> impl Iterator<Item = Span> + '_ {
+    let (one, list) = match source {
+        Source::Same(key) => (Some(Span { entry: key.entry, first: key.index, count: 1 }), &[][..]),
+        Source::Each { entry, first } => {
+            (Some(Span { entry: *entry, first: first + part.start, count: part.end - part.start }), &[][..])
+        }
+        Source::List(spans) => (None, &spans[..]),
+    };
+    one.into_iter().chain(list.iter().filter(|span| span.count > 0).copied())
 }

@@ -12,7 +12,7 @@ impl Scheduler {
         let Some(from @ (State::Waiting | State::Queued)) = entry.items.state(key.index) else { return };
         self.shift(key.entry, key.index..key.index + 1, from, State::Resting);
         if let Some(entry) = self.entries.get_mut(&key.entry) {
-            entry.resting.insert(key.index, until);
+            entry.rare.resting.insert(key.index, until);
             self.rests.insert((until, key));
         }
     }
@@ -35,7 +35,7 @@ impl Scheduler {
     /// Has an item run again, once its inputs are there, unless it must not.
     pub(super) fn end_rest(&mut self, key: Key) {
         let is_resting = |entry: &super::entry::Entry| entry.items.state(key.index) == Some(State::Resting);
-        if !self.entries.get(&key.entry).is_some_and(|entry| is_resting(entry)) || self.is_guilty(key) {
+        if !self.entries.get(&key.entry).is_some_and(is_resting) || self.is_guilty(key) {
             return;
         }
         let Some(entry) = self.entries.get(&key.entry) else { return };

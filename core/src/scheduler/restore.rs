@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::{
     Config, Scheduler,
     away::LONGEST_ABSENCE,
-    clients::CREDIT_DELAY,
+    clients::{CREDIT_DELAY, Client},
     draft::Draft,
     entry::Kind,
     facts::{ClientFact, Fact, NameFact},
@@ -17,7 +17,7 @@ use super::{
     machine::Todo,
     sharing::{Link, Name},
 };
-use crate::ids::EntryId;
+use crate::ids::{ClientId, EntryId};
 
 /// Starts of a scheduler take so many bits of a run's number.
 const EPOCH_BITS: u32 = 24;
@@ -126,10 +126,10 @@ impl Scheduler {
         }
         entry.shape = self.enter_shape(id.client, id.seq, &entry.kind).map_err(|_| contradiction("its requirements"))?;
         self.next_arrival = self.next_arrival.max(entry.arrival.saturating_add(1));
-        for &item in entry.stored.keys() {
+        for &item in entry.rare.stored.keys() {
             self.absences.await_of_anyone(id.key(item), self.config.workers_return);
         }
-        for (&item, oddity) in entry.oddities.iter() {
+        for (&item, oddity) in entry.rare.oddities.iter() {
             for death in &oddity.deaths {
                 self.absences.accused.entry(death.process).or_default().push(id.key(item));
             }
@@ -141,7 +141,7 @@ impl Scheduler {
         }
         if let Some(client) = self.clients.get_mut(&id.client) {
             client.held = client.held.saturating_add(entry.held());
-            if let Some(sharing) = &entry.sharing {
+            if let Some(sharing) = &entry.rare.sharing {
                 client.names += sharing.names.len() as u32;
             }
             if entry.spec().is_some() && entry.items.count(State::Away) + entry.items.count(State::Dormant) > 0 {
@@ -154,11 +154,11 @@ impl Scheduler {
 
     /// All entries are there: who took something up has it, and nothing is wanted that nobody wants.
     fn restore_sharing(&mut self) -> Result<(), RestoreError> {
-        for (&id, entry) in &self.entries {
+        for (id, entry) in self.entries.iter() {
             let contradiction = |what| RestoreError::Contradiction { entry: id, what };
             let has_left = self.clients.get(&id.client).is_some_and(|client| client.has_left);
             let all = || entry.items.segments(entry.items.base()..entry.items.len());
-            let Some(sharing) = &entry.sharing else {
+            let Some(sharing) = &entry.rare.sharing else {
                 if has_left && all().any(|segment| segment.wanted) {
                     return Err(contradiction("it is wanted by a client that has left"));
                 }
@@ -188,12 +188,12 @@ impl Scheduler {
     /// All entries are there: those that read others' values are joined to them, and what is to be computed is begun.
     fn resume(&mut self) {
         let mut with_holes = Vec::new();
-        for (&id, entry) in &self.entries {
-            let chunks = entry.args.iter().filter(|chunk| !chunk.args.holes.is_empty());
+        for (id, entry) in self.entries.iter() {
+            let chunks = entry.args.iter().filter(|chunk| !chunk.holes.is_empty());
             with_holes.extend(chunks.map(|chunk| (id, chunk.first)));
         }
         with_holes.into_iter().for_each(|(id, first)| self.add_edges(id, first));
-        let ids: Vec<_> = self.entries.keys().copied().collect();
+        let ids: Vec<_> = self.entries.iter().map(|(id, _)| id).collect();
         for id in ids {
             let Some(entry) = self.entries.get(&id) else { continue };
             let waiting: Vec<_> =
@@ -203,15 +203,11 @@ impl Scheduler {
             waiting.into_iter().for_each(|segment| self.begin(id, segment.range(), State::Waiting));
             self.todo.extend(may_go.into_iter().map(|segment| Todo::Free(id, segment.range())));
         }
-        let entries = &self.entries;
-        let is_left = |id| {
-            let all = EntryId { client: id, seq: 0 }..=EntryId { client: id, seq: u64::MAX };
-            entries.range(all).next().is_some()
-        };
-        let over: Vec<_> =
-            self.clients.iter().filter(|(id, client)| client.has_left && !is_left(**id)).map(|(&id, _)| id).collect();
+        let is_over = |(id, client): &(&ClientId, &Client)| client.has_left && !self.entries.has_any(**id);
+        let over: Vec<_> = self.clients.iter().filter(is_over).map(|(&id, _)| id).collect();
         for id in over {
             self.clients.remove(&id);
+            self.entries.forget_client(id);
             self.ledger.drop_client(id);
         }
         self.settle();

@@ -1,9 +1,10 @@
 //! What workers say of their runs: every claim is checked against what they were given. Must not know: what is assigned next.
 
-use std::{collections::BTreeMap, ops::Range, time::Duration};
+use std::{ops::Range, time::Duration};
 
 use super::{
     Scheduler,
+    ascending::Ascending,
     entry::Cause,
     fleet::{Run, nanos},
     items::{Segment, State},
@@ -92,7 +93,7 @@ impl Scheduler {
         } else if recalled && let Some(entry) = self.entries.get_mut(&run.entry) {
             let is_active = entry.items.state(run.first).is_some_and(State::is_active);
             if is_active {
-                entry.oddities.entry(run.first).or_default().not_local = true;
+                entry.rare.oddities.entry(run.first).or_default().not_local = true;
             }
         }
         Ok(())
@@ -110,7 +111,7 @@ impl Scheduler {
         if entry.items.state(run.first).is_none_or(|state| !state.is_active()) {
             return;
         }
-        let oddity = entry.oddities.entry(run.first).or_default();
+        let oddity = entry.rare.oddities.entry(run.first).or_default();
         if run.sent_ahead {
             oddity.not_ahead = true;
             return;
@@ -124,7 +125,7 @@ impl Scheduler {
             return;
         }
         let Some(entry) = self.entries.get_mut(&run.entry) else { return };
-        let oddity = entry.oddities.entry(run.first).or_default();
+        let oddity = entry.rare.oddities.entry(run.first).or_default();
         oddity.misses += 1;
         let misses = oddity.misses;
         if misses >= MAX_ALL_MISSES {
@@ -154,6 +155,9 @@ impl Scheduler {
             return;
         }
         let Outcome { first: offset, values, stored, errors, dropped } = outcome;
+        if stored.is_empty() && errors.is_empty() && dropped.is_empty() {
+            return self.take_values(id, first, values);
+        }
         let at = |item: u32| item - offset;
         let mut ends: Vec<(u32, End)> = Vec::with_capacity(stored.len() + errors.len() + dropped.len());
         ends.extend(stored.into_iter().map(|stored| (at(stored.item), End::Stored(stored))));
@@ -176,12 +180,16 @@ impl Scheduler {
 
     /// Items have results that came along.
     fn take_values(&mut self, id: EntryId, first: u64, values: Values) {
-        let range = first..first + u64::from(values.count());
-        let Some(entry) = self.entries.get_mut(&id) else { return };
-        let segments: Vec<_> = entry.items.segments(range.clone()).filter(|segment| segment.state == State::Processing).collect();
+        let end = first + u64::from(values.count());
+        let mut at = first;
         let mut to_tell = None::<Range<u64>>;
-        for segment in segments {
+        while at < end {
             let Some(entry) = self.entries.get_mut(&id) else { return };
+            let segment = entry.items.segment(at, end);
+            at = segment.end;
+            if segment.state != State::Processing {
+                continue;
+            }
             // Nobody wants it and nobody needs it: it would have been cancelled. So all that is here is kept, until it is not.
             let part = cut(&values, first, &segment.range());
             self.ledger.put_values(id, segment.first, &part);
@@ -205,7 +213,8 @@ impl Scheduler {
             }
         }
         if let Some(range) = to_tell {
-            let values = cut(&values, first, &range);
+            let is_whole = range.end - range.start == u64::from(values.count());
+            let values = if is_whole { values } else { cut(&values, first, &range) };
             if fault::is(Fault::ToldTwice) {
                 self.tell_client(id.client, ToClient::Done { seq: id.seq, first: range.start, values: values.clone() });
             }
@@ -217,7 +226,7 @@ impl Scheduler {
     fn drop_unasked(&mut self, key: Key) {
         self.requeue(key.entry, key.index..key.index + 1);
         let Some(entry) = self.entries.get_mut(&key.entry) else { return };
-        let oddity = entry.oddities.entry(key.index).or_default();
+        let oddity = entry.rare.oddities.entry(key.index).or_default();
         oddity.misses += 1;
         if oddity.misses >= MAX_ALL_MISSES {
             let message = format!("workers dropped it {} times", oddity.misses);
@@ -245,7 +254,7 @@ impl Scheduler {
 
     /// A result for which nothing is waiting any more is stored on a worker.
     fn surplus(&mut self, worker: WorkerId, key: Key, stored: &Stored) {
-        let replicas = self.entries.get(&key.entry).and_then(|entry| entry.stored.get(&key.index));
+        let replicas = self.entries.get(&key.entry).and_then(|entry| entry.rare.stored.get(&key.index));
         let known = replicas.filter(|replicas| replicas.workers.contains(&worker)).map(|replicas| (replicas.len, replicas.hash));
         if known == Some((stored.len, stored.hash)) {
             // It had brought it back meanwhile.
@@ -266,9 +275,9 @@ impl Scheduler {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let item = segment.first;
         let retries = entry.spec().map_or(0, |spec| spec.options.retries);
-        let attempts = entry.oddities.get(&item).map_or(0, |oddity| oddity.attempts) + 1;
+        let attempts = entry.rare.oddities.get(&item).map_or(0, |oddity| oddity.attempts) + 1;
         if attempts <= retries {
-            entry.oddities.entry(item).or_default().attempts = if fault::is(Fault::TriesUncounted) { 0 } else { attempts };
+            entry.rare.oddities.entry(item).or_default().attempts = if fault::is(Fault::TriesUncounted) { 0 } else { attempts };
             let base = entry.items.base();
             self.ledger.touch(id, base, &segment.range());
             self.requeue(id, segment.range());
@@ -293,7 +302,7 @@ impl Scheduler {
 }
 
 /// A run, if it is not over, for the worker that has it.
-fn own_run(runs: &mut BTreeMap<RunId, Run>, worker: WorkerId, id: RunId) -> Result<Option<&mut Run>, Refusal> {
+fn own_run(runs: &mut Ascending<RunId, Run>, worker: WorkerId, id: RunId) -> Result<Option<&mut Run>, Refusal> {
     match runs.get_mut(&id) {
         Some(run) if run.worker != worker => Err(Refusal::ForeignRun { run: id }),
         found => Ok(found),

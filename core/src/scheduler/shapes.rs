@@ -8,15 +8,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ops::Bound,
     sync::Arc,
 };
 
-use super::{entry::QueueKey, offer::Offer};
+use super::{entry::QueueKey, lanes::Lanes, offer::Offer};
 use crate::{DEFAULT_MEMORY, Options, ids::WorkerId, requirements::Requirements};
 
-/// Names a shape; never used again.
-pub(super) type ShapeId = u64;
+/// Names a shape while it exists.
+pub(super) type ShapeId = u32;
 
 /// Bytes that a task can address: nobody can give more.
 const ADDRESSABLE: u64 = 4 << 30;
@@ -35,7 +34,7 @@ pub(super) struct Shape {
     /// Entries of this shape.
     entries: u64,
     /// Those that have ready items.
-    ready: BTreeSet<QueueKey>,
+    ready: Lanes,
     /// Workers that have what it asks for, though it may be taken now; of the plain shape none are listed.
     fits: BTreeSet<WorkerId>,
     /// Those of them that can give it the memory.
@@ -112,8 +111,11 @@ impl Shapes {
 
     /// A new shape, which these workers are looked at for.
     pub(super) fn add<'a>(&mut self, options: &Options, workers: impl Iterator<Item = (WorkerId, &'a Offer)>) -> ShapeId {
+        while self.next == PLAIN || self.shapes.contains_key(&self.next) {
+            self.next = self.next.wrapping_add(1);
+        }
         let id = self.next;
-        self.next += 1;
+        self.next = id.wrapping_add(1);
         let requires = Arc::new(options.requires.clone());
         let mut shape = Shape { requires: Arc::clone(&requires), memory: wished_memory(options), ..Shape::default() };
         workers.for_each(|(worker, offer)| shape.add_worker(worker, offer));
@@ -179,10 +181,7 @@ impl Shapes {
     /// The next ready entry after this one, of the shapes that are not stuck.
     pub(super) fn next(&self, after: Option<QueueKey>) -> Option<(QueueKey, ShapeId)> {
         let Some(after) = after else { return self.heads.first().copied() };
-        let later = |id: ShapeId| {
-            let rest = self.shapes.get(&id)?.ready.range((Bound::Excluded(after), Bound::Unbounded));
-            rest.into_iter().next().map(|&key| (key, id))
-        };
+        let later = |id: ShapeId| self.shapes.get(&id)?.ready.after(after).map(|key| (key, id));
         self.heads.iter().filter_map(|&(_, id)| later(id)).min()
     }
 
@@ -250,7 +249,7 @@ impl Shapes {
     /// Puts a shape's first ready entry where it belongs in the table of heads.
     fn refresh(&mut self, id: ShapeId) {
         let Some(shape) = self.shapes.get_mut(&id) else { return };
-        let head = if shape.stuck { None } else { shape.ready.first().copied() };
+        let head = if shape.stuck { None } else { shape.ready.first() };
         let old = std::mem::replace(&mut shape.head, head);
         if old == head {
             return;
@@ -269,7 +268,8 @@ impl Shapes {
         let nothing = (0, BTreeSet::new());
         for (id, shape) in &self.shapes {
             let (count, ready) = entries.get(id).unwrap_or(&nothing);
-            assert_eq!((shape.entries, &shape.ready), (*count, ready), "shape {id}: the queue is out of step");
+            assert_eq!(shape.entries, *count, "shape {id}: entries");
+            assert!(shape.ready.iter().eq(ready.iter().copied()), "shape {id}: the queue is out of step");
             assert!(*count > 0 || *id == PLAIN, "shape {id} is kept for nothing");
             let head = ready.first().copied().filter(|_| !shape.stuck);
             assert_eq!(shape.head, head, "shape {id}: head");

@@ -85,7 +85,7 @@ impl Scheduler {
 
     /// Items have ended: with that, being detached is over for them.
     pub(super) fn ended(&mut self, id: EntryId, items: Range<u64>) {
-        if let Some(sharing) = self.entries.get_mut(&id).and_then(|entry| entry.sharing.as_mut()) {
+        if let Some(sharing) = self.entries.get_mut(&id).and_then(|entry| entry.rare.sharing.as_mut()) {
             sharing.detached.remove(items.clone());
             self.unwant(id, items);
         }
@@ -184,7 +184,7 @@ impl Scheduler {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let (base, len) = (entry.items.base(), entry.items.len());
         self.ledger.touch(id, base, &(items.start.max(base)..items.end.min(len)));
-        let Some(sharing) = &entry.sharing else {
+        let Some(sharing) = &entry.rare.sharing else {
             entry.items.unwant(items.clone());
             return self.todo.push_back(Todo::Free(id, items));
         };
@@ -206,7 +206,7 @@ impl Scheduler {
 
     /// What others know under numbers of their own has ended: they are told too.
     pub(super) fn tell_takers(&mut self, id: EntryId, range: &Range<u64>) {
-        let Some(sharing) = self.entries.get(&id).and_then(|entry| entry.sharing.as_ref()) else { return };
+        let Some(sharing) = self.entries.get(&id).and_then(|entry| entry.rare.sharing.as_ref()) else { return };
         let takers: Vec<_> =
             sharing.takers.iter().map(|(&(client, seq), items)| (EntryId { client, seq }, items.clone())).collect();
         for (mine, items) in takers {
@@ -219,7 +219,7 @@ impl Scheduler {
 
     /// A stored value that others know is gone.
     pub(super) fn tell_takers_lost(&mut self, key: Key) {
-        let Some(sharing) = self.entries.get(&key.entry).and_then(|entry| entry.sharing.as_ref()) else { return };
+        let Some(sharing) = self.entries.get(&key.entry).and_then(|entry| entry.rare.sharing.as_ref()) else { return };
         for (&(client, seq), items) in sharing.takers.iter().filter(|(_, items)| items.contains(&key.index)) {
             self.out.push(Action::ToClient(client, ToClient::Lost { seq, index: key.index - items.start }));
         }
@@ -276,7 +276,7 @@ impl Scheduler {
             let len = entry.items.len();
             let uploading: Vec<Segment> =
                 entry.items.segments(0..len).filter(|segment| segment.state == State::Uploading).collect();
-            if let Some(sharing) = &mut entry.sharing {
+            if let Some(sharing) = &mut entry.rare.sharing {
                 sharing.released.insert(0..len);
             }
             for segment in uploading {
@@ -292,10 +292,9 @@ impl Scheduler {
     pub(super) fn withdraw(&mut self, id: ClientId) {
         let names: Vec<_> = self.names.iter().filter(|(_, name)| name.entry.client == id).map(|(name, _)| name.clone()).collect();
         names.iter().for_each(|name| self.unpublish(name));
-        let all = EntryId { client: id, seq: 0 }..=EntryId { client: id, seq: u64::MAX };
         let mut detached = Vec::new();
-        for (&id, entry) in self.entries.range_mut(all) {
-            if let Some(sharing) = &mut entry.sharing {
+        for (id, entry) in self.entries.of_mut(id) {
+            if let Some(sharing) = &mut entry.rare.sharing {
                 sharing.detached = Ranges::default();
                 self.ledger.touch(id, entry.items.base(), &(entry.items.base()..entry.items.len()));
                 detached.push((id, entry.items.len()));
@@ -307,9 +306,10 @@ impl Scheduler {
 
 impl Entry {
     fn share(&mut self) -> &mut Sharing {
-        self.sharing.get_or_insert_with(|| {
+        let items = &self.items;
+        self.rare.sharing.get_or_insert_with(|| {
             let mut sharing = Box::<Sharing>::default();
-            let segments = self.items.segments(0..self.items.len());
+            let segments = items.segments(0..items.len());
             segments.filter(|segment| !segment.wanted).for_each(|segment| sharing.released.insert(segment.range()));
             sharing
         })

@@ -17,6 +17,8 @@ impl<V> Default for Sparse<V> {
 }
 
 impl<V> Sparse<V> {
+    pub(super) const NONE: Self = Self(None);
+
     pub(super) fn get_mut(&mut self, item: &u64) -> Option<&mut V> {
         self.0.as_mut()?.get_mut(item)
     }
@@ -61,8 +63,9 @@ impl<V> DerefMut for Sparse<V> {
 pub(super) enum Few<V> {
     #[default]
     None,
-    One(u64, V),
-    /// At least two.
+    /// Of an item whose number takes 32 bits at most.
+    One(u32, V),
+    /// At least two, or one of a higher number.
     #[expect(clippy::box_collection, reason = "a pointer is smaller than a tree's head, and this is rare")]
     Many(Box<BTreeMap<u64, V>>),
 }
@@ -74,9 +77,9 @@ impl<V: Copy> Few<V> {
 
     pub(super) fn insert(&mut self, item: u64, value: V) {
         match self {
-            Self::None => *self = Self::One(item, value),
-            Self::One(one, there) if *one == item => *there = value,
-            Self::One(one, there) => *self = Self::Many(Box::new(BTreeMap::from([(*one, *there), (item, value)]))),
+            Self::None => *self = Self::single(item, value),
+            Self::One(one, there) if u64::from(*one) == item => *there = value,
+            Self::One(one, there) => *self = Self::Many(Box::new(BTreeMap::from([((*one).into(), *there), (item, value)]))),
             Self::Many(tree) => {
                 tree.insert(item, value);
             }
@@ -85,15 +88,19 @@ impl<V: Copy> Few<V> {
 
     pub(super) fn remove(&mut self, item: u64) {
         match self {
-            Self::One(one, _) if *one == item => *self = Self::None,
+            Self::One(one, _) if u64::from(*one) == item => *self = Self::None,
             Self::None | Self::One(..) => {}
             Self::Many(tree) => {
                 tree.remove(&item);
-                if let Some((&one, &value)) = tree.first_key_value().filter(|_| tree.len() == 1) {
-                    *self = Self::One(one, value);
+                if tree.len() < 2 {
+                    *self = tree.first_key_value().map_or(Self::None, |(&one, &value)| Self::single(one, value));
                 }
             }
         }
+    }
+
+    fn single(item: u64, value: V) -> Self {
+        u32::try_from(item).map_or_else(|_| Self::Many(Box::new(BTreeMap::from([(item, value)]))), |item| Self::One(item, value))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, V)> + '_ {
@@ -103,7 +110,7 @@ impl<V: Copy> Few<V> {
     /// The last one at an item or before it.
     pub(super) fn before(&self, item: u64) -> Option<(u64, V)> {
         match self {
-            Self::One(one, value) if *one <= item => Some((*one, *value)),
+            Self::One(one, value) if u64::from(*one) <= item => Some(((*one).into(), *value)),
             Self::None | Self::One(..) => None,
             Self::Many(tree) => tree.range(..=item).next_back().map(|(&at, &value)| (at, value)),
         }
@@ -118,7 +125,7 @@ impl<V: Copy> Few<V> {
     fn range(&self, items: Range<u64>) -> impl Iterator<Item = (u64, V)> + '_ {
         let (one, many) = match self {
             Self::None => (None, None),
-            Self::One(one, value) => (Some((*one, *value)).filter(|(one, _)| items.contains(one)), None),
+            Self::One(one, value) => (Some(((*one).into(), *value)).filter(|(one, _)| items.contains(one)), None),
             Self::Many(tree) => (None, Some(tree.range(items))),
         };
         one.into_iter().chain(many.into_iter().flatten().map(|(&at, &value)| (at, value)))
@@ -131,9 +138,13 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn few_are_as_many(steps in proptest::collection::vec((0_u64..6, 0_u8..4), 0..40)) {
+        fn few_are_as_many(
+            steps in proptest::collection::vec((0_u64..6, 0_u8..4), 0..40),
+            base in proptest::sample::select(vec![0, (1_u64 << 32) - 3]),
+        ) {
             let (mut few, mut model) = (Few::default(), BTreeMap::new());
             for (item, what) in steps {
+                let item = base + item;
                 if what == 0 {
                     few.remove(item);
                     model.remove(&item);
@@ -143,8 +154,8 @@ mod tests {
                 }
                 assert!(few.iter().eq(model.iter().map(|(&at, &value)| (at, value))));
                 assert_eq!(few.is_empty(), model.is_empty());
-                assert_eq!(matches!(few, Few::Many(_)), model.len() > 1);
-                for item in 0..7 {
+                assert_eq!(matches!(few, Few::Many(_)), model.len() > 1 || model.keys().any(|&item| item > u32::MAX.into()));
+                for item in base..base + 7 {
                     assert_eq!(few.before(item), model.range(..=item).next_back().map(|(&at, &value)| (at, value)));
                 }
             }

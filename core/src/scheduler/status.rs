@@ -48,7 +48,7 @@ impl Scheduler {
                 counts,
             });
         }
-        for (id, entry) in &self.entries {
+        for (id, entry) in self.entries.iter() {
             let counts = entry.items.state_counts(0..entry.items.len());
             add(&mut status.counts, counts);
             if let Ok(at) = status.clients.binary_search_by_key(&id.client, |client| client.id) {

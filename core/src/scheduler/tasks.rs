@@ -67,7 +67,7 @@ impl Scheduler {
     #[must_use]
     pub fn tasks(&self, now: Duration, limit: usize) -> Tasks {
         let (mut pending, mut erred, mut rest) = (Vec::new(), Vec::new(), Vec::new());
-        for (&id, entry) in &self.entries {
+        for (id, entry) in self.entries.iter() {
             let counts = entry.items.state_counts(0..entry.items.len());
             let is_pending = entry.open || counts.waiting + counts.queued + counts.processing > 0;
             let list = match (is_pending, counts.erred > 0) {
@@ -123,12 +123,12 @@ impl Scheduler {
             kind: match &entry.kind {
                 Kind::Call(_) => EntryKind::Call,
                 Kind::Map(_) => EntryKind::Map { open: entry.open },
-                Kind::Data { len, .. } => EntryKind::Data { bytes: *len },
+                Kind::Data(datum) => EntryKind::Data { bytes: datum.len },
             },
             task: entry.spec().map_or_else(String::new, |spec| cut(&spec.name, TEXT_BYTES)),
             counts: entry.items.state_counts(0..entry.items.len()),
             workers: workers.into_iter().collect(),
-            age_ms: millis(now.saturating_sub(entry.born)),
+            age_ms: millis(now.saturating_sub(entry.born())),
         }
     }
 }

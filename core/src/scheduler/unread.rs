@@ -34,11 +34,11 @@ impl Scheduler {
         let Some(entry) = self.entries.get_mut(&key.entry) else { return };
         let state = entry.items.state(key.index).filter(|state| state.is_stored() && entry.items.is_wanted(key.index));
         let Some(state) = state else { return };
-        let is_irretrievable = state == State::Final || matches!(entry.kind, Kind::Data { .. });
+        let is_irretrievable = state == State::Final || matches!(entry.kind, Kind::Data(_));
         if is_irretrievable && mine != key {
             return self.unreachable_to_taker(mine, key);
         }
-        let oddity = entry.oddities.entry(key.index).or_default();
+        let oddity = entry.rare.oddities.entry(key.index).or_default();
         oddity.misses += 1;
         if oddity.misses < MAX_UNREACHABLE {
             return self.tell_stored(key);
@@ -80,18 +80,18 @@ impl Scheduler {
     /// often.
     pub(super) fn lose_unread(&mut self, key: Key) {
         let Some(entry) = self.entries.get_mut(&key.entry) else { return };
-        let Some(replicas) = entry.stored.get(&key.index) else { return };
+        let Some(replicas) = entry.rare.stored.get(&key.index) else { return };
         let workers = replicas.workers.iter().filter_map(|id| self.fleet.workers.get(id)).take(MAX_NAMED);
         let names: Vec<_> = workers.map(|worker| worker.name.as_str()).collect();
         let place = if names.is_empty() { "the scheduler".to_owned() } else { names.join(" and ") };
-        entry.oddities.entry(key.index).or_default().unread.push(place);
+        entry.rare.oddities.entry(key.index).or_default().unread.push(place);
         self.lose(key);
     }
 
     /// A worker that is here said to the shell that it does not have a value, or has another one in its place.
     pub(super) fn unserved(&mut self, id: WorkerId, key: Key, len: u64, hash: Hash) {
         let Some(entry) = self.entries.get_mut(&key.entry) else { return };
-        let Some(replicas) = entry.stored.get_mut(&key.index) else { return };
+        let Some(replicas) = entry.rare.stored.get_mut(&key.index) else { return };
         let Some(worker) = self.fleet.workers.get_mut(&id) else { return };
         // It may have been told to forget it, or had another one, when it was asked.
         if (replicas.len, replicas.hash) != (len, hash) || !worker.holds.remove(&key) {
@@ -104,7 +104,7 @@ impl Scheduler {
         tracing::warn!(worker = %id, name, %key, count, "a worker does not have a value that it says it has");
         let is_last = replicas.workers.iter().all(|&other| other == id) && !replicas.held && replicas.away.is_empty();
         if is_last && entry.spec().is_some() {
-            entry.oddities.entry(key.index).or_default().unread.push(name.clone());
+            entry.rare.oddities.entry(key.index).or_default().unread.push(name.clone());
         }
         self.note_gone(key, || format!("{name} (does not have it any more)"));
         // Whatever it has in its place.

@@ -50,8 +50,8 @@ impl Scheduler {
     pub(super) fn all_queued(&self) -> Vec<Waiting> {
         let mut queued = BTreeMap::<ShapeId, u64>::new();
         let mut resting = 0_u64;
-        for entry in self.entries.values() {
-            resting += entry.resting.len() as u64;
+        for (_, entry) in self.entries.iter() {
+            resting += entry.rare.resting.len() as u64;
             if !entry.ready.is_empty() {
                 *queued.entry(entry.shape).or_default() += entry.items.count(State::Queued);
             }

@@ -2,7 +2,7 @@
 //! by this. Must not know: who counts, and when credit is given.
 
 use super::FromClient;
-use crate::codec::{Args, Source};
+use crate::codec::{Args, Hole, Source};
 
 /// Of an entry, beside its items: about what a scheduler keeps of an empty call. A million pending calls are half of a client's share.
 pub const ENTRY_COST: u64 = 512;
@@ -17,10 +17,15 @@ impl Args {
     /// What it costs to send these.
     #[must_use]
     pub fn cost(&self) -> u64 {
-        let spans = |source: &Source| if let Source::List(spans) = source { spans.len().saturating_sub(1) as u64 } else { 0 };
-        let holes: u64 = self.holes.iter().map(|hole| HOLE_COST + SPAN_COST * spans(&hole.source)).sum();
-        self.run.bytes().len() as u64 + u64::from(self.count()) * ITEM_COST + holes
+        args_cost(self.run.bytes().len(), self.count(), &self.holes)
     }
+}
+
+/// What it costs to send arguments of so many bytes, for so many items.
+pub(crate) fn args_cost(bytes: usize, count: u32, holes: &[Hole]) -> u64 {
+    let spans = |source: &Source| if let Source::List(spans) = source { spans.len().saturating_sub(1) as u64 } else { 0 };
+    let holes: u64 = holes.iter().map(|hole| HOLE_COST + SPAN_COST * spans(&hole.source)).sum();
+    bytes as u64 + u64::from(count) * ITEM_COST + holes
 }
 
 impl FromClient {
@@ -41,7 +46,7 @@ impl FromClient {
 mod tests {
     use super::*;
     use crate::{
-        codec::{Hole, Lens, Run, Span},
+        codec::{Lens, Run, Span},
         ids::{ClientId, EntryId},
         scheduler::Config,
     };

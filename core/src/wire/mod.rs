@@ -17,6 +17,7 @@ mod validate;
 mod worker;
 
 pub use client::{CallSpec, FromClient, SharedSpec, StateCounts, ToClient, Waiting};
+pub(crate) use cost::args_cost;
 pub use cost::{ENTRY_COST, ITEM_COST};
 pub use frame::{FrameError, Frames, MAX_FRAME, decode_all};
 pub use hello::{Hello, HelloError, JoinReply, JoinRequest, PROTOCOL, Proof, Role, Session, Welcome, WorkerHello};

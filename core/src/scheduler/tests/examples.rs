@@ -235,7 +235,7 @@ fn a_sliding_map_needs_bounded_memory() {
         lab.client(FromClient::Items { seq: 1, args: args(100, Vec::new()) });
         lab.finish_all(|_| Duration::from_millis(1));
         lab.release(1, round * 100, 100);
-        let entry = &lab.scheduler.entries[&entry(1)];
+        let entry = lab.scheduler.entries.get(&entry(1)).expect("here");
         assert!(entry.open && entry.items.chunk_count() <= 1 && entry.args.is_empty() && entry.values.live() == 0);
     }
     assert_eq!(lab.scheduler.status().clients[0].held_bytes, ENTRY_COST, "it is open");

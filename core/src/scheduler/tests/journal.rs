@@ -199,26 +199,27 @@ impl Play {
 /// Whether two schedulers have the same clients, entries, and items that stand alike.
 fn assert_alike(old: &Scheduler, new: &Scheduler) {
     assert!(old.clients().eq(new.clients()));
-    assert_eq!(old.entries.keys().collect::<Vec<_>>(), new.entries.keys().collect::<Vec<_>>());
-    for (id, old_entry) in &old.entries {
-        let new_entry = &new.entries[id];
+    let ids = |scheduler: &Scheduler| scheduler.entries.iter().map(|(id, _)| id).collect::<Vec<_>>();
+    assert_eq!(ids(old), ids(new));
+    for (id, old_entry) in old.entries.iter() {
+        let new_entry = new.entries.get(&id).expect("here");
         let facts = |entry: &crate::scheduler::entry::Entry| {
             (entry.kind.clone(), entry.arrival, entry.open, entry.is_abandoned, entry.is_cancelled, entry.items.len())
         };
         assert_eq!(facts(old_entry), facts(new_entry));
-        assert_eq!(*old_entry.errors, *new_entry.errors);
+        assert_eq!(*old_entry.rare.errors, *new_entry.rare.errors);
         assert_eq!(
-            old_entry.args.iter().map(|chunk| chunk.bytes).sum::<u64>(),
-            new_entry.args.iter().map(|chunk| chunk.bytes).sum()
+            old_entry.args.iter().map(|chunk| chunk.cost()).sum::<u64>(),
+            new_entry.args.iter().map(|chunk| chunk.cost()).sum()
         );
         for item in 0..old_entry.items.len() {
             let stands = |entry: &crate::scheduler::entry::Entry| {
                 let standing = entry.items.state(item).map(Standing::of);
                 let value = entry.values.get(item).filter(|_| standing == Some(Standing::Inline));
-                let stored = entry.stored.get(&item).map(|replicas| (replicas.len, replicas.hash));
-                let history = entry.oddities.get(&item).map(|oddity| (oddity.attempts, oddity.deaths.clone()));
+                let stored = entry.rare.stored.get(&item).map(|replicas| (replicas.len, replicas.hash));
+                let history = entry.rare.oddities.get(&item).map(|oddity| (oddity.attempts, oddity.deaths.clone()));
                 let history = history.filter(|(attempts, deaths)| *attempts > 0 || !deaths.is_empty());
-                let sharing = entry.sharing.as_ref();
+                let sharing = entry.rare.sharing.as_ref();
                 let sharing = sharing.map(|sharing| (sharing.released.contains(item), sharing.detached.contains(item)));
                 (standing, entry.items.is_wanted(item), value, stored, history, sharing)
             };

@@ -210,7 +210,7 @@ fn a_large_wish_for_memory_looks_for_a_large_worker_but_never_waits_for_one() {
 }
 
 fn hello_of(lab: &Lab, worker: u64) -> crate::wire::WorkerHello {
-    lab.scheduler.fleet.workers[&WorkerId(worker)].hello.clone()
+    lab.scheduler.fleet.workers.get(&WorkerId(worker)).expect("here").hello.clone()
 }
 
 #[test]

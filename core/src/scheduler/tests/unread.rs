@@ -21,13 +21,13 @@ impl Play {
     /// Whether an item's value may be unreadable once more without failing it. Data would be lost at once.
     pub(super) fn may_be_unread(&self, key: Key) -> bool {
         let key = self.scheduler.origin(key);
-        let oddity = self.scheduler.entries.get(&key.entry).and_then(|entry| entry.oddities.get(&key.index));
+        let oddity = self.scheduler.entries.get(&key.entry).and_then(|entry| entry.rare.oddities.get(&key.index));
         !self.graph.data.contains_key(&key) && oddity.is_none_or(|oddity| oddity.unread.len() + 1 < MAX_UNREAD)
     }
 
     /// A worker does not have something that it said it has; the last time, it is sent away.
     pub(super) fn unserved(&mut self, worker: WorkerId, b: u32) {
-        let claims = &self.scheduler.fleet.workers[&worker];
+        let claims = self.scheduler.fleet.workers.get(&worker).expect("here");
         let Some(&key) = claims.holds.iter().nth(b as usize % claims.holds.len().max(1)) else { return };
         let Some((len, hash)) = self.scheduler.measure(key).filter(|_| self.may_be_unread(key)) else { return };
         let is_last = claims.unserved + 1 == MAX_UNSERVED;

@@ -58,16 +58,15 @@ fn single_calls(workers: u64, calls: u64) -> Result<(f64, f64)> {
     let mut submits = Clock::default();
     let mut seq = 0;
     while seq < calls {
-        let block = (0..(calls - seq).min(BLOCK as u64)).map(|_| {
+        for _ in 0..(calls - seq).min(BLOCK as u64) {
             seq += 1;
             let before = EntryId { client: CLIENT, seq: seq - 1 }.key(0);
             let hole = Hole { first: 0, count: 1, field: 0, source: Source::Same(before) };
             let holes = if seq % 2 == 0 { vec![hole] } else { Vec::new() };
             let args = Args { run: track.values(1), holes };
-            Event::FromClient(CLIENT, FromClient::Call { seq, spec: spec(), args })
-        });
-        let block = block.collect();
-        track.handle(block, &mut submits);
+            track.say(FromClient::Call { seq, spec: spec(), args });
+        }
+        track.handle(&mut submits);
     }
     let mut finished = Clock::default();
     track.work(&mut finished);
@@ -82,16 +81,17 @@ fn single_calls(workers: u64, calls: u64) -> Result<(f64, f64)> {
 fn batches(workers: u64, items: u64) -> Result<f64> {
     let mut track = Track::new(workers);
     let mut finished = Clock::default();
-    let client = |message| vec![Event::FromClient(CLIENT, message)];
-    track.handle(client(FromClient::Map { seq: 1, spec: spec() }), &mut Clock::default());
+    track.say(FromClient::Map { seq: 1, spec: spec() });
     let mut sent = 0;
     while sent < items {
         let count = (items - sent).min(u64::from(CHUNK)) as u32;
         let args = Args { run: track.values(count), holes: Vec::new() };
-        track.handle(client(FromClient::Items { seq: 1, args }), &mut Clock::default());
+        track.say(FromClient::Items { seq: 1, args });
+        track.handle(&mut Clock::default());
         sent += u64::from(count);
     }
-    track.handle(client(FromClient::Close { seq: 1 }), &mut Clock::default());
+    track.say(FromClient::Close { seq: 1 });
+    track.handle(&mut Clock::default());
     track.work(&mut finished);
     ensure!(finished.items == items, "items were lost");
     track.release(1, items);
@@ -115,6 +115,9 @@ impl Clock {
 struct Track {
     scheduler: Scheduler,
     now: Duration,
+    /// What is to be handled next. This list and the next one are filled again and again, as those of the scheduler's shell are: an
+    /// allocator is slow for a while after it got a large block back.
+    block: Vec<Event>,
     actions: Vec<Action>,
     /// What workers are about to say.
     answers: VecDeque<(u32, Event)>,
@@ -129,17 +132,18 @@ impl Track {
         let mut track = Self {
             scheduler: Scheduler::new(config),
             now: Duration::ZERO,
+            block: Vec::new(),
             actions: Vec::new(),
             answers: VecDeque::new(),
             values: BTreeMap::new(),
         };
         let who = identity(0);
-        let mut joined = vec![Event::ClientJoined { client: CLIENT, who, module: Hash([0; 32]), passport: Passport::default() }];
-        joined.extend((1..=workers).map(|worker| {
+        track.block.push(Event::ClientJoined { client: CLIENT, who, module: Hash([0; 32]), passport: Passport::default() });
+        track.block.extend((1..=workers).map(|worker| {
             let hello = WorkerHello { slots: 1, memory: 1 << 30, incarnation: worker, ..WorkerHello::default() };
             Event::WorkerJoined { worker: WorkerId(worker), who: identity(worker), name: String::new(), hello }
         }));
-        track.handle(joined, &mut Clock::default());
+        track.handle(&mut Clock::default());
         track
     }
 
@@ -154,16 +158,21 @@ impl Track {
         run.clone()
     }
 
+    fn say(&mut self, message: FromClient) {
+        self.block.push(Event::FromClient(CLIENT, message));
+    }
+
     /// Times a block of events, then has the workers think of their answers.
-    fn handle(&mut self, block: Vec<Event>, clock: &mut Clock) {
-        clock.events += block.len() as u64;
+    fn handle(&mut self, clock: &mut Clock) {
+        clock.events += self.block.len() as u64;
         self.now += Duration::from_micros(10);
         let start = Instant::now();
-        for event in block {
+        for event in self.block.drain(..) {
             self.scheduler.handle(self.now, event, &mut self.actions);
         }
         clock.spent += start.elapsed();
-        for action in mem::take(&mut self.actions) {
+        let mut actions = mem::take(&mut self.actions);
+        for action in actions.drain(..) {
             let Action::ToWorker(worker, ToWorker::Assign(assignment)) = action else { continue };
             let count = assignment.args.count();
             let values = self.values(count);
@@ -171,21 +180,24 @@ impl Track {
             let finished = FromWorker::Finished { run: assignment.run, outcome, elapsed: ITEM * count };
             self.answers.push_back((count, Event::FromWorker(worker, finished)));
         }
+        self.actions = actions;
     }
 
     /// Has the workers answer until there is nothing left to do.
     fn work(&mut self, clock: &mut Clock) {
         while !self.answers.is_empty() {
-            let block = self.answers.drain(..self.answers.len().min(BLOCK));
-            let (counts, block): (Vec<_>, Vec<_>) = block.unzip();
-            clock.items += counts.into_iter().map(u64::from).sum::<u64>();
-            self.handle(block, clock);
+            for (count, answer) in self.answers.drain(..self.answers.len().min(BLOCK)) {
+                clock.items += u64::from(count);
+                self.block.push(answer);
+            }
+            self.handle(clock);
         }
     }
 
     fn release(&mut self, seq: u64, count: u64) {
         let span = Span { entry: EntryId { client: CLIENT, seq }, first: 0, count };
-        self.handle(vec![Event::FromClient(CLIENT, FromClient::Release { span })], &mut Clock::default());
+        self.say(FromClient::Release { span });
+        self.handle(&mut Clock::default());
     }
 
     fn end(&self) -> Result<()> {
