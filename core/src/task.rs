@@ -278,7 +278,7 @@ impl Sink for Output {
     #[inline]
     fn append(&mut self, bytes: &[u8]) {
         self.reserve(bytes.len());
-        self.buffer.extend_from_slice(bytes);
+        Sink::append(&mut self.buffer, bytes);
     }
 
     fn truncate(&mut self, len: usize) {

@@ -47,7 +47,7 @@ impl Sink for Vec<u8> {
     #[inline]
     fn append(&mut self, bytes: &[u8]) {
         if bytes.len() < SHORT {
-            append_short(self, bytes);
+            bytes.iter().for_each(|&byte| self.push(byte));
         } else {
             self.extend_from_slice(bytes);
         }
@@ -58,25 +58,9 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// Fewer bytes than this are appended in pieces whose lengths the compiler knows. A copy of unknown length is a call, which takes longer
-/// than the number that it copies; from a guest, it is one out of the sandbox.
+/// Fewer bytes than this are appended one by one. A copy of unknown length is a call, in a guest one out of the sandbox, and it reads as
+/// words what was written as bytes a moment ago, for which processors wait.
 const SHORT: usize = 16;
-
-#[inline]
-fn append_short(out: &mut Vec<u8>, bytes: &[u8]) {
-    let rest = append_block::<8>(out, bytes);
-    let rest = append_block::<4>(out, rest);
-    let rest = append_block::<2>(out, rest);
-    append_block::<1>(out, rest);
-}
-
-/// Appends the first `N` bytes, if there are so many; gives the rest.
-#[inline]
-fn append_block<'a, const N: usize>(out: &mut Vec<u8>, bytes: &'a [u8]) -> &'a [u8] {
-    let Some((block, rest)) = bytes.split_first_chunk::<N>() else { return bytes };
-    out.extend_from_slice(block);
-    rest
-}
 
 /// Appends a value to `out`.
 ///
