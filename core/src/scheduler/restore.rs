@@ -74,6 +74,7 @@ impl Scheduler {
             }
         }
         scheduler.finish(draft)?;
+        scheduler.restore_order()?;
         scheduler.restore_sharing()?;
         scheduler.resume();
         Ok(scheduler)
@@ -125,7 +126,6 @@ impl Scheduler {
             return Ok(());
         }
         entry.shape = self.enter_shape(id.client, id.seq, &entry.kind).map_err(|_| contradiction("its requirements"))?;
-        self.next_arrival = self.next_arrival.max(entry.arrival.saturating_add(1));
         for &item in entry.rare.stored.keys() {
             self.absences.await_of_anyone(id.key(item), self.config.workers_return);
         }
@@ -149,6 +149,20 @@ impl Scheduler {
             }
         }
         self.entries.insert(id, Box::new(entry));
+        Ok(())
+    }
+
+    /// All entries are there: each has a place of its own in the order of arrival, and further ones come after them.
+    fn restore_order(&mut self) -> Result<(), RestoreError> {
+        let mut arrivals: Vec<_> = self.entries.iter().map(|(id, entry)| (entry.arrival, id)).collect();
+        arrivals.sort_unstable();
+        let shared = arrivals.windows(2).find(|pair| pair[0].0 == pair[1].0).map(|pair| pair[1].1);
+        let last = arrivals.last().copied();
+        let beyond = last.filter(|&(arrival, _)| arrival > u64::MAX / 2).map(|(_, id)| id);
+        if let Some(entry) = shared.or(beyond) {
+            return Err(RestoreError::Contradiction { entry, what: "its place in the order of arrival" });
+        }
+        self.next_arrival = last.map_or(0, |(arrival, _)| arrival + 1);
         Ok(())
     }
 

@@ -17,7 +17,10 @@ use super::{
 use crate::{
     codec::Hole,
     ids::{ClientId, EntryId, Hash, Key},
-    scheduler::{Action, Config, Event, Fact, Record, Row, Scheduler, Standing, facts::Part},
+    scheduler::{
+        Action, Config, Event, Fact, Record, Row, Scheduler, Standing,
+        facts::{EntryFact, Part},
+    },
     wire::{FromClient, FromWorker, ToClient, ToWorker},
 };
 
@@ -319,6 +322,24 @@ fn plays_that_failed() {
         (154, 2_686_051_426, 112_024_548),
     ];
     play(1 << 30, &upload_overtakes, true);
+}
+
+/// Entries stand in a queue by their arrival, which two of them cannot share.
+#[test]
+fn places_in_the_order_of_arrival_are_checked() {
+    let mut lab = Lab::with(Config { journal: true, ..Config::default() });
+    (1..=3).for_each(|seq| lab.call(seq, Vec::new()));
+    let mut image = BTreeMap::new();
+    lab.take().into_iter().filter_map(records).flatten().for_each(|record| apply(&mut image, record));
+    let restored = |arrival: u64| {
+        let changed = image.values().cloned().map(|fact| match fact {
+            Fact::Entry(head) if head.entry == entry(2) => Fact::Entry(EntryFact { arrival, ..head }),
+            other => other,
+        });
+        Scheduler::restore(Config::default(), 2, changed)
+    };
+    [1, 3].into_iter().for_each(|arrival| restored(arrival).expect("as it was, or last").check());
+    assert!([0, 2, u64::MAX].into_iter().all(|arrival| restored(arrival).is_err()));
 }
 
 /// Facts that somebody has changed are refused, or make a scheduler that keeps every invariant.
