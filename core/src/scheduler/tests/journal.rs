@@ -324,19 +324,17 @@ fn plays_that_failed() {
     play(1 << 30, &upload_overtakes, true);
 }
 
-/// Entries stand in a queue by their arrival, which two of them cannot share.
 #[test]
-fn places_in_the_order_of_arrival_are_checked() {
+fn no_two_entries_share_a_place_in_the_order_of_arrival() {
     let mut lab = Lab::with(Config { journal: true, ..Config::default() });
     (1..=3).for_each(|seq| lab.call(seq, Vec::new()));
     let mut image = BTreeMap::new();
     lab.take().into_iter().filter_map(records).flatten().for_each(|record| apply(&mut image, record));
     let restored = |arrival: u64| {
-        let changed = image.values().cloned().map(|fact| match fact {
-            Fact::Entry(head) if head.entry == entry(2) => Fact::Entry(EntryFact { arrival, ..head }),
-            other => other,
-        });
-        Scheduler::restore(Config::default(), 2, changed)
+        let mut image = image.clone();
+        let Some(Fact::Entry(head)) = image.get_mut(&Row::of(entry(2), Part::Entry, 0)) else { panic!("{image:?}") };
+        head.arrival = arrival;
+        Scheduler::restore(Config::default(), 2, image.into_values())
     };
     [1, 3].into_iter().for_each(|arrival| restored(arrival).expect("as it was, or last").check());
     assert!([0, 2, u64::MAX].into_iter().all(|arrival| restored(arrival).is_err()));
