@@ -17,10 +17,7 @@ use super::{
 use crate::{
     codec::Hole,
     ids::{ClientId, EntryId, Hash, Key},
-    scheduler::{
-        Action, Config, Event, Fact, Record, Row, Scheduler, Standing,
-        facts::{EntryFact, Part},
-    },
+    scheduler::{Action, Config, Event, Fact, Record, Row, Scheduler, Standing, facts::Part},
     wire::{FromClient, FromWorker, ToClient, ToWorker},
 };
 
