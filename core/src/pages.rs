@@ -1,10 +1,16 @@
-//! Large memory on large pages. Owns: what is said to the system about memory that is about to be filled. Must not know: with what.
+//! Large memory: on large pages, and used again. Owns: what is said to the system about memory that is about to be filled, and what becomes
+//! of it afterwards. Must not know: what it is filled with.
 //!
 //! Memory that is new to a process costs a fault a page when it is first touched, 3 us in a virtual machine: 50 ms for 64 MiB in pages of
 //! 4 KiB, three times as much as copying them. In pages of 2 MiB it costs 10 ms, nearly all of it for filling them with zeroes. Systems
 //! give those only where they are asked to.
 
+#[cfg(not(target_family = "wasm"))]
+mod kept;
+
 use std::mem::MaybeUninit;
+
+use bytes::Bytes;
 
 /// Less is left as it is: a large page that is mostly empty costs more than it saves.
 const LARGE_BYTES: usize = 4 << 20;
@@ -19,8 +25,56 @@ const PAGE_BYTES: usize = 64 << 10;
 #[inline]
 pub fn reserve(bytes: &mut Vec<u8>, more: usize) {
     if bytes.capacity() - bytes.len() < more {
-        bytes.reserve(more);
-        advise(bytes.spare_capacity_mut());
+        grow(bytes, more);
+    }
+}
+
+#[cold]
+fn grow(bytes: &mut Vec<u8>, more: usize) {
+    #[cfg(not(target_family = "wasm"))]
+    if more >= LARGE_BYTES
+        && bytes.is_empty()
+        && let Some(block) = kept::take(more)
+    {
+        *bytes = block;
+        return;
+    }
+    bytes.reserve(more);
+    advise(bytes.spare_capacity_mut());
+}
+
+/// The bytes, for anyone to read. Much memory is kept for a moment afterwards, for the next one who reserves as much.
+#[must_use]
+pub fn share(bytes: Vec<u8>) -> Bytes {
+    #[cfg(not(target_family = "wasm"))]
+    if bytes.capacity() >= LARGE_BYTES {
+        return Bytes::from_owner(Block(bytes));
+    }
+    bytes.into()
+}
+
+/// Memory of this process that nobody uses, but which is kept for the next one who reserves as much.
+#[cfg(not(target_family = "wasm"))]
+#[must_use]
+pub fn idle_bytes() -> u64 {
+    kept::bytes()
+}
+
+/// Bytes whose memory is kept when nobody reads them any more.
+#[cfg(not(target_family = "wasm"))]
+struct Block(Vec<u8>);
+
+#[cfg(not(target_family = "wasm"))]
+impl AsRef<[u8]> for Block {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[cfg(not(target_family = "wasm"))]
+impl Drop for Block {
+    fn drop(&mut self) {
+        kept::put(std::mem::take(&mut self.0));
     }
 }
 
@@ -65,6 +119,22 @@ pub fn advise_at(_: *const u8, _: usize) {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_of_shared_bytes_is_used_again() {
+        const SIZE: usize = 5 * LARGE_BYTES;
+        let comes_back = || {
+            let shared = share(vec![7; SIZE]);
+            let (start, part) = (shared.as_ptr(), shared.slice(1..3));
+            drop(shared);
+            let early = kept::take(SIZE).is_some_and(|block| block.as_ptr() == start);
+            assert!(!early && part == [7, 7][..], "somebody reads it");
+            drop(part);
+            kept::take(SIZE).is_some_and(|block| block.is_empty() && block.as_ptr() == start)
+        };
+        // It can take longer than a moment to get there, and another test can take it.
+        assert!((0..100).any(|_| comes_back()));
+    }
 
     #[test]
     fn what_is_there_stays() {

@@ -33,7 +33,7 @@ const ROOMS: &[Room] = &[
     pure("core/src/abi", &[]),
     pure("core/src/error", &["ids", "limits"]),
     pure("core/src/fault", &[]),
-    pure("core/src/pages", &[]),
+    room("core/src/pages", &[]),
     pure("core/src/codec", &["ids", "pages"]),
     pure("core/src/wire", &["ids", "error", "codec", "limits", "requirements"]),
     pure("core/src/scheduler", &["ids", "error", "codec", "fault", "limits", "requirements", "wire"]),
@@ -70,7 +70,7 @@ const ROOMS: &[Room] = &[
             "wire::LOG_BYTES",
         ],
     ),
-    room("worker/src/shell", &["ids", "error", "codec", "limits", "requirements", "wire", "net", "state", "sandbox"]),
+    room("worker/src/shell", &["ids", "error", "codec", "limits", "pages", "requirements", "wire", "net", "state", "sandbox"]),
     room("worker/src/cluster", &["error", "module", "client", "wire", "net", "server", "shell", "command", "sandbox"]),
     room(
         "worker/src/command",

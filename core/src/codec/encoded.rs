@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::{bulk, encode_value, is_shared};
+use crate::pages;
 
 /// A value's encoding: in one piece, or in two, of which the second is the value's own memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,7 +25,7 @@ impl Encoded {
             return Ok(Self { head: head.into(), body: body.clone() });
         }
         encode_value(value, &mut head)?;
-        Ok(head.into())
+        Ok(pages::share(head).into())
     }
 
     /// Length of the encoding in bytes.

@@ -1,6 +1,5 @@
 //! How the items of a batch ended: values and errors, as they come out of guests that may lie. Must not know: how guests run.
 
-use bytes::Bytes;
 use quicsand::{
     Size, TaskError, TaskErrorKind,
     abi::{ItemStatus, MAX_RESULT, State},
@@ -182,7 +181,7 @@ impl<'a> Outcomes<'a> {
             Some(_) => Lens::Each(self.lens),
             None => Lens::Same(0),
         };
-        let values = Run::checked(count, lens, Bytes::from(self.bytes)).unwrap_or_default();
+        let values = Run::checked(count, lens, pages::share(self.bytes)).unwrap_or_default();
         (values, self.errors, self.dropped)
     }
 }

@@ -1,5 +1,7 @@
 //! What the machine has: processors, memory, a name. Must not know: what it is for.
 
+use quicsand::pages;
+
 /// Threads that the machine runs at a time.
 pub(crate) fn processors() -> u32 {
     std::thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(u32::MAX))
@@ -15,9 +17,9 @@ pub(crate) fn memory() -> u64 {
     total.min(limit) / 5 * 4
 }
 
-/// Bytes of memory that this process uses now; 0 where that cannot be read.
+/// Bytes of memory that this process uses now, but for what it keeps for a moment; 0 where that cannot be read.
 pub(crate) fn used_memory() -> u64 {
-    read_kib("/proc/self/status", "VmRSS:").unwrap_or(0)
+    read_kib("/proc/self/status", "VmRSS:").unwrap_or(0).saturating_sub(pages::idle_bytes())
 }
 
 /// `host:process`.
