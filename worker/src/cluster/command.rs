@@ -21,29 +21,32 @@ const NAME: &str = if cfg!(windows) { "quicsand.exe" } else { "quicsand" };
 #[derive(Debug)]
 pub(super) struct Process(Child);
 
+/// A process that may not have announced itself yet.
+pub(super) struct Starting {
+    process: Process,
+    /// For errors.
+    what: String,
+    announced: mpsc::Receiver<Option<String>>,
+}
+
 impl Process {
-    /// Starts it and waits for its announcement.
-    pub(super) fn start<T: DeserializeOwned + Send + 'static>(
-        command: &Path,
-        arguments: &[&OsStr],
-        environment: &[(&str, &str)],
-    ) -> Result<(Self, T), ConnectError> {
-        let what = || {
-            let role = arguments.first().map(|role| role.to_string_lossy()).unwrap_or_default();
-            format!("`{} {role}`", command.display())
-        };
-        let failed = |reason: String| ConnectError::Start { what: what(), reason };
-        let mut child = Command::new(command)
+    /// Starts it.
+    pub(super) fn start(command: &Path, arguments: &[&OsStr], environment: &[(&str, &str)]) -> Result<Starting, ConnectError> {
+        let role = arguments.first().map(|role| role.to_string_lossy()).unwrap_or_default();
+        let what = format!("`{} {role}`", command.display());
+        let child = Command::new(command)
             .args(arguments)
             .args(["--announce", "--with-parent"])
             .envs(environment.iter().copied())
             .env("RUST_LOG", env::var_os("RUST_LOG").unwrap_or_else(|| "warn".into()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|error| failed(error.to_string()))?;
+            .spawn();
+        let mut child = match child {
+            Ok(child) => child,
+            Err(error) => return Err(ConnectError::Start { what, reason: error.to_string() }),
+        };
         let stdout = child.stdout.take();
-        let process = Self(child);
         let (send, announced) = mpsc::channel();
         std::thread::spawn(move || {
             let mut line = String::new();
@@ -51,14 +54,22 @@ impl Process {
             // Nobody to tell: the patience was at its end.
             let _ = send.send(read.map(|_| line));
         });
-        match announced.recv_timeout(PATIENCE) {
+        Ok(Starting { process: Self(child), what, announced })
+    }
+}
+
+impl Starting {
+    /// Waits for its announcement.
+    pub(super) fn announced<T: DeserializeOwned>(self) -> Result<(Process, T), ConnectError> {
+        let reason = match self.announced.recv_timeout(PATIENCE) {
             Ok(Some(line)) if !line.is_empty() => match serde_json::from_str(&line) {
-                Ok(announcement) => Ok((process, announcement)),
-                Err(error) => Err(failed(format!("it announced itself in words of another version ({error})"))),
+                Ok(announcement) => return Ok((self.process, announcement)),
+                Err(error) => format!("it announced itself in words of another version ({error})"),
             },
-            Ok(_) => Err(failed("it ended at once; its message is on standard error".to_owned())),
-            Err(_) => Err(failed(format!("it said nothing for {} seconds", PATIENCE.as_secs()))),
-        }
+            Ok(_) => "it ended at once; its message is on standard error".to_owned(),
+            Err(_) => format!("it said nothing for {} seconds", PATIENCE.as_secs()),
+        };
+        Err(ConnectError::Start { what: self.what, reason })
     }
 }
 
@@ -127,9 +138,12 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn a_process_that_says_nothing_sensible_is_an_error() {
-        let start = |command: &str| match Process::start::<u32>(Path::new(command), &[OsStr::new("worker")], &[]) {
-            Ok((_, announced)) => panic!("announced {announced}"),
-            Err(error) => error.to_string(),
+        let start = |command: &str| {
+            let starting = Process::start(Path::new(command), &[OsStr::new("worker")], &[]);
+            match starting.and_then(Starting::announced::<u32>) {
+                Ok((_, announced)) => panic!("announced {announced}"),
+                Err(error) => error.to_string(),
+            }
         };
         assert!(start("/bin/false").contains("`/bin/false worker` could not be started: it ended at once"));
         assert!(start("/bin/echo").contains("words of another version"));

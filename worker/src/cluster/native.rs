@@ -15,7 +15,7 @@ use quicsand::{
 
 use super::{
     Builder, WorkerKind,
-    command::{self, Process},
+    command::{self, Process, Starting},
 };
 use crate::{
     command::{FailureSettings, Layer, SchedulerAnnouncement, WorkerAnnouncement, default_cache, settings_of},
@@ -66,7 +66,7 @@ impl Cluster {
                 let flags: Vec<_> = builder.scheduler.iter().map(|(name, value)| format!("--{name}={value}")).collect();
                 let words = ["scheduler", "--ephemeral", "--listen", "127.0.0.1:0"].into_iter();
                 let words: Vec<_> = words.chain(flags.iter().map(String::as_str)).map(OsStr::new).collect();
-                let (process, joining) = Process::start(command, &words, &[])?;
+                let (process, joining) = Process::start(command, &words, &[])?.announced()?;
                 (SchedulerPart::Process { _process: process }, joining)
             }
             None => {
@@ -90,15 +90,21 @@ impl Cluster {
     }
 
     pub(super) fn add_workers(&mut self, kind: &WorkerKind) -> Result<(), ConnectError> {
-        for _ in 0..kind.count {
-            let name = format!("local-{}", self.workers.len());
-            let settings = self.worker_settings(&name, kind);
-            let worker = match &self.command {
-                Some(command) => self.start_process(command, settings)?,
-                None => self.start_here(settings)?,
-            };
-            self.workers.push(Some(worker));
-        }
+        let next = self.workers.len();
+        let settings = (next..next + kind.count).map(|index| self.worker_settings(&format!("local-{index}"), kind));
+        let workers: Vec<_> = match &self.command {
+            Some(command) => {
+                // All at once: one has the processor while another waits.
+                let starting = settings.map(|settings| self.start_process(command, settings)).collect::<Result<Vec<_>, _>>()?;
+                let joined = |starting: Starting| {
+                    let (process, _): (_, WorkerAnnouncement) = starting.announced()?;
+                    Ok(WorkerPart::Process { _process: process })
+                };
+                starting.into_iter().map(joined).collect::<Result<_, _>>()?
+            }
+            None => settings.map(|settings| self.start_here(settings)).collect::<Result<_, _>>()?,
+        };
+        self.workers.extend(workers.into_iter().map(Some));
         Ok(())
     }
 
@@ -114,13 +120,12 @@ impl Cluster {
         WorkerServer::start(&settings).map(WorkerPart::Here)
     }
 
-    fn start_process(&self, command: &Path, settings: Vec<(String, String)>) -> Result<WorkerPart, ConnectError> {
+    fn start_process(&self, command: &Path, settings: Vec<(String, String)>) -> Result<Starting, ConnectError> {
         let flags: Vec<_> = settings.into_iter().map(|(name, value)| format!("--{name}={value}")).collect();
         let words = ["worker", self.address(), "--no-config"].into_iter().chain(flags.iter().map(String::as_str));
         let words: Vec<_> = words.map(OsStr::new).collect();
         let token = [("QUICSAND_TOKEN", self.token(Role::Worker))];
-        let (process, _): (_, WorkerAnnouncement) = Process::start(command, &words, &token)?;
-        Ok(WorkerPart::Process { _process: process })
+        Process::start(command, &words, &token)
     }
 
     /// What a worker is to be, by the names of its settings.
