@@ -20,7 +20,7 @@ use super::{
 };
 
 /// An instance with at most this much memory (or what it began with, if that is more) is kept for the next batch.
-const KEEP_BYTES: u64 = 64 << 20;
+const KEEP_BYTES: u64 = 256 << 20;
 /// What an instance has of memory beyond this is on large pages: a task that needs so much fills them.
 const SMALL_PAGES_BYTES: usize = 8 << 20;
 
