@@ -13,9 +13,9 @@ pub(crate) trait Backend: Send + Sync {
     /// Sends messages, in order.
     fn send(&self, messages: &mut dyn Iterator<Item = FromClient>);
 
-    /// Uploads data that the scheduler asked for, to the place or the scheduler itself. When the place does not take it, the backend
-    /// says [`FromClient::UploadFailed`].
-    fn upload(&self, key: Key, data: Encoded, hash: Hash, place: Option<Place>);
+    /// Uploads data that the scheduler asked for, to the first of these workers, which hands it on to the others, or to the scheduler if
+    /// there are none. When that worker does not take it, the backend says [`FromClient::UploadFailed`].
+    fn upload(&self, key: Key, data: Encoded, hash: Hash, route: Vec<Place>);
 
     /// Fetches a stored value from the first place that has it, the scheduler last, checks length and hash, and hands it to
     /// [`Inbox::fetched`]; `None` if none had it.

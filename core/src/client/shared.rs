@@ -298,9 +298,9 @@ impl Shared {
         due.into_iter().for_each(Waker::wake);
         for what in touched {
             match what {
-                Touched::Upload { key, data, hash, place } => {
+                Touched::Upload { key, data, hash, route } => {
                     if let Some(backend) = self.backend.get() {
-                        backend.upload(key, data, hash, place);
+                        backend.upload(key, data, hash, route);
                     }
                 }
                 // Those who wait for it are better off with an error.

@@ -66,8 +66,8 @@ pub enum Touched {
         data: Encoded,
         /// Its hash.
         hash: Hash,
-        /// Where to; `None` for the scheduler.
-        place: Option<Place>,
+        /// Where to, and where it is handed on to; empty for the scheduler.
+        route: Vec<Place>,
     },
     /// A query was answered.
     Query,
@@ -359,11 +359,11 @@ impl Bookkeeping {
                     entry.resolved -= 1;
                 }
             }
-            ToClient::Upload { seq, place } => {
+            ToClient::Upload { seq, route } => {
                 let key = self.id(seq).key(0);
                 let data = self.entries.get(&seq).and_then(|entry| entry.data.as_ref());
                 match data.or_else(|| self.orphans.get(&seq)).cloned() {
-                    Some((data, hash)) => touched.push(Touched::Upload { key, data, hash, place }),
+                    Some((data, hash)) => touched.push(Touched::Upload { key, data, hash, route }),
                     None => touched.push(Touched::Gone(Span { entry: key.entry, first: 0, count: 1 })),
                 }
             }

@@ -11,7 +11,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::control::{ControlError, ResetOnDrop, read_message, write_message};
+use super::{
+    control::{ControlError, ResetOnDrop, read_message, write_message},
+    passing::{Entrance, Exit},
+};
 use crate::{
     codec::Encoded,
     ids::Hash,
@@ -128,7 +131,7 @@ pub(crate) async fn get(connection: &Connection, request: &BlobRequest, expected
     if answer.hash != expected.hash {
         return Err(BlobError::Corrupt);
     }
-    read_body(&mut answer.body, answer.len, answer.hash).await
+    read_body(&mut answer.body, answer.len, answer.hash, None).await
 }
 
 /// Asks for bytes that nobody knows before; only their length is limited. Dropping this future abandons the stream.
@@ -137,7 +140,7 @@ pub(crate) async fn get_small(connection: &Connection, request: &BlobRequest, li
     if answer.len > limit {
         return Err(BlobError::TooLarge { len: answer.len, limit });
     }
-    read_body(&mut answer.body, answer.len, answer.hash).await
+    read_body(&mut answer.body, answer.len, answer.hash, None).await
 }
 
 /// An answer whose bytes are still to be read.
@@ -161,7 +164,7 @@ pub(crate) async fn ask(connection: &Connection, request: &BlobRequest, patience
 
 /// Offers bytes and waits until they are taken. Dropping this future resets the stream.
 pub(crate) async fn put(connection: &Connection, request: &BlobRequest, data: Encoded) -> Result<(), BlobError> {
-    let (mut send, mut recv) = open(connection, request).await?;
+    let (mut send, recv) = open(connection, request).await?;
     set_priority(&send, data.len() as u64);
     // A refusal stops the stream before all is written, so it is looked for whatever became of the writing.
     let written = async {
@@ -171,6 +174,33 @@ pub(crate) async fn put(connection: &Connection, request: &BlobRequest, data: En
         Ok(())
     };
     let written = written.await;
+    taken(send, recv, written).await
+}
+
+/// Offers bytes that are still coming in, and waits until they are taken. Dropping this future resets the stream.
+pub(crate) async fn put_coming(
+    connection: &Connection,
+    request: &BlobRequest,
+    len: u64,
+    mut coming: Exit,
+) -> Result<(), BlobError> {
+    let (mut send, recv) = open(connection, request).await?;
+    set_priority(&send, len);
+    let written = async {
+        let mut got = 0;
+        while let Some(mut pieces) = coming.next().await {
+            got += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
+            let written = within(STALL, send.get().write_all_chunks(&mut pieces)).await?;
+            written.map_err(|error| BlobError::Lost { reason: error.to_string() })?;
+        }
+        if got == len { Ok(()) } else { Err(BlobError::Length { expected: len, got }) }
+    };
+    let written = written.await;
+    taken(send, recv, written).await
+}
+
+/// Waits for the answer to what was offered.
+async fn taken(mut send: ResetOnDrop, mut recv: RecvStream, written: Result<(), BlobError>) -> Result<(), BlobError> {
     if written.is_ok() {
         send.finish();
     }
@@ -244,12 +274,12 @@ impl Incoming {
         self.reply(&BlobReply::Refused { reason: reason.to_string() }).await
     }
 
-    /// The bytes of a `Put`, checked.
-    pub(crate) async fn body(&mut self, len: u64, limit: u64, hash: Hash) -> Result<Bytes, BlobError> {
+    /// The bytes of a `Put`, checked, and handed on as they come.
+    pub(crate) async fn body(&mut self, len: u64, limit: u64, hash: Hash, on: Option<Entrance>) -> Result<Bytes, BlobError> {
         if len > limit {
             return Err(BlobError::TooLarge { len, limit });
         }
-        read_body(&mut self.recv, len, hash).await
+        read_body(&mut self.recv, len, hash, on).await
     }
 }
 
@@ -263,15 +293,15 @@ async fn open(connection: &Connection, request: &BlobRequest) -> Result<(ResetOn
 }
 
 /// Reads bytes and checks them. What is large is put together and hashed on a thread of its own, while this one receives: that takes as long
-/// again as decrypting it.
-async fn read_body(stream: &mut RecvStream, len: u64, hash: Hash) -> Result<Bytes, BlobError> {
+/// again as decrypting it. The pieces are handed on as they come, checked or not.
+async fn read_body(stream: &mut RecvStream, len: u64, hash: Hash, mut on: Option<Entrance>) -> Result<Bytes, BlobError> {
     let size = usize::try_from(len).map_err(|_| BlobError::TooLarge { len, limit: usize::MAX as u64 })?;
     let mut body = Body::new(size);
     let mut rest = len;
     let place = if size > ASIDE_BYTES { ASIDE.try_acquire().ok() } else { None };
     let Some(place) = place else {
         while rest > 0 {
-            receive(stream, len, &mut rest).await?.iter().for_each(|chunk| body.append(chunk));
+            receive(stream, len, &mut rest, &mut on).await?.iter().for_each(|chunk| body.append(chunk));
         }
         return body.finish(hash);
     };
@@ -285,7 +315,7 @@ async fn read_body(stream: &mut RecvStream, len: u64, hash: Hash) -> Result<Byte
     });
     let failed = |error: JoinError| BlobError::Lost { reason: error.to_string() };
     while rest > 0 {
-        let chunks = receive(stream, len, &mut rest).await?;
+        let chunks = receive(stream, len, &mut rest, &mut on).await?;
         if hand.send(chunks).await.is_err() {
             break;
         }
@@ -294,8 +324,8 @@ async fn read_body(stream: &mut RecvStream, len: u64, hash: Hash) -> Result<Byte
     assembling.await.map_err(failed)?.finish(hash)
 }
 
-/// Reads some of the `rest` of `len` bytes, in the pieces that came.
-async fn receive(stream: &mut RecvStream, len: u64, rest: &mut u64) -> Result<Vec<Bytes>, BlobError> {
+/// Reads some of the `rest` of `len` bytes, in the pieces that came, and hands them on.
+async fn receive(stream: &mut RecvStream, len: u64, rest: &mut u64, on: &mut Option<Entrance>) -> Result<Vec<Bytes>, BlobError> {
     let mut chunks = [const { Bytes::new() }; CHUNKS];
     let read = within(STALL, stream.read_chunks(&mut chunks)).await?.map_err(broken)?;
     let read = read.ok_or(BlobError::Length { expected: len, got: len - *rest })?;
@@ -304,6 +334,9 @@ async fn receive(stream: &mut RecvStream, len: u64, rest: &mut u64) -> Result<Ve
         chunk.truncate(usize::try_from(*rest).unwrap_or(usize::MAX));
         *rest -= chunk.len() as u64;
         taken.push(chunk);
+    }
+    if on.as_ref().is_some_and(|entrance| !entrance.pass(&taken)) {
+        *on = None;
     }
     Ok(taken)
 }
@@ -343,7 +376,7 @@ impl Body {
         if *self.hasher.finalize().as_bytes() != hash.0 {
             return Err(BlobError::Corrupt);
         }
-        Ok(self.bytes.into())
+        Ok(pages::share(self.bytes))
     }
 }
 

@@ -402,20 +402,20 @@ impl Backend for Network {
         self.outbox.flush();
     }
 
-    fn upload(&self, key: Key, data: Encoded, hash: Hash, place: Option<Place>) {
+    fn upload(&self, key: Key, data: Encoded, hash: Hash, route: Vec<Place>) {
         let (peers, outbox, fault) = (Arc::clone(&self.peers.borrow()), self.outbox.clone(), self.fault.clone());
         self.transfer(async move {
-            let Err(error) = peers.upload(key, data, hash, place.as_ref()).await else { return };
+            let Err(error) = peers.upload(key, data, hash, &route).await else { return };
             tracing::debug!(%key, %error, "not uploaded");
-            match place {
-                Some(_) => {
+            match &route[..] {
+                [_, ..] => {
                     // A message of one number fits.
                     let _ = outbox.push(&FromClient::UploadFailed { seq: key.entry.seq });
                     outbox.flush();
                 }
                 // It is asked for again on the next one.
-                None if peers.scheduler().close_reason().is_some() => {}
-                None => fault.end(peers.scheduler(), format!("the scheduler does not take data: {error}")),
+                [] if peers.scheduler().close_reason().is_some() => {}
+                [] => fault.end(peers.scheduler(), format!("the scheduler does not take data: {error}")),
             }
         });
     }

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     blobs::{self, BlobError, Expected, MAX_VALUE_BYTES},
+    passing::Exit,
     tls::{self, Keyring},
     transport::{self, Close},
 };
@@ -60,13 +61,23 @@ impl Peers {
         blobs::get(&self.scheduler, &BlobRequest::Get { key, grant: None }, expected).await
     }
 
-    /// Gives a value to a worker, or to the scheduler.
-    pub(crate) async fn upload(&self, key: Key, data: Encoded, hash: Hash, place: Option<&Place>) -> Result<(), BlobError> {
-        let request = BlobRequest::Put { key, len: data.len() as u64, hash, grant: place.map(|place| place.grant) };
-        match place {
-            Some(place) => blobs::put(&self.connection(place.address).await?, &request, data).await,
-            None => blobs::put(&self.scheduler, &request, data).await,
+    /// Gives a value to the first of these workers, which hands it on to the others, or to the scheduler if there are none.
+    pub(crate) async fn upload(&self, key: Key, data: Encoded, hash: Hash, route: &[Place]) -> Result<(), BlobError> {
+        let len = data.len() as u64;
+        match route {
+            [place, then @ ..] => {
+                let request = BlobRequest::Put { key, len, hash, grant: Some(place.grant), then: then.to_vec() };
+                blobs::put(&self.connection(place.address).await?, &request, data).await
+            }
+            [] => blobs::put(&self.scheduler, &BlobRequest::Put { key, len, hash, grant: None, then: Vec::new() }, data).await,
         }
+    }
+
+    /// Gives a value that is still coming in to the first of these workers, which hands it on to the others.
+    pub(crate) async fn hand_on(&self, key: Key, len: u64, hash: Hash, route: &[Place], coming: Exit) -> Result<(), BlobError> {
+        let [place, then @ ..] = route else { return Ok(()) };
+        let request = BlobRequest::Put { key, len, hash, grant: Some(place.grant), then: then.to_vec() };
+        blobs::put_coming(&self.connection(place.address).await?, &request, len, coming).await
     }
 
     /// The scheduler's connection.

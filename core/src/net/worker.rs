@@ -16,28 +16,27 @@ use thiserror::Error;
 use tokio::{task::JoinSet, time::timeout};
 
 use super::{
-    blobs::{self, BlobError, Expected, Incoming, MAX_MODULE_BYTES, MAX_VALUE_BYTES},
+    blobs::{self, BlobError, Expected, MAX_MODULE_BYTES},
     control::{Inlet, Outbox},
     join::{self, Approached, start_failed, wrong_welcome},
     pass::Pass,
     peers::Peers,
     room::Reserved,
+    serving::{self, Host},
     tls,
     transport::{self, Close},
 };
 use crate::{
-    ConnectError, abi, codec,
-    ids::{Hash, Identity, Key, WorkerId},
+    ConnectError, abi,
+    ids::{Hash, Key, WorkerId},
     wire::{
         FrameError, FromWorker, Hello, LogLine, LogQuery, PROTOCOL, Role, ToWorker, Welcome, WorkerHello,
-        blob::{BlobReply, BlobRequest, Place},
+        blob::{BlobRequest, Place},
     },
 };
 
 /// How long the scheduler may take to read the last messages, and sockets to say goodbye.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// A peer has to get through its handshake until then.
-const HANDSHAKE: Duration = Duration::from_secs(5);
 
 /// Where to go, as whom, and what is offered.
 #[derive(Clone, Debug)]
@@ -124,6 +123,7 @@ pub struct WorkerSender {
 #[derive(Clone)]
 pub struct WorkerBlobs {
     peers: Arc<Peers>,
+    host: Arc<Host>,
 }
 
 /// What a worker gets in with: its token, and the certificate that it got by it, which outlives connections.
@@ -166,12 +166,13 @@ pub async fn join(settings: &WorkerSettings, pass: &WorkerPass, store: Arc<dyn B
     let Welcome::Worker { id, heartbeat_ms } = greeted.welcome else {
         return Err(wrong_welcome(&address));
     };
-    let peers = Peers::new(endpoint.clone(), &keyring, connection.clone()).map_err(start_failed)?;
+    let peers = Arc::new(Peers::new(endpoint.clone(), &keyring, connection.clone()).map_err(start_failed)?);
     let outbox = Outbox::new();
     let sender = WorkerSender { outbox: outbox.clone(), connection: connection.clone() };
     let mut tasks = JoinSet::new();
-    tasks.spawn(serve_connection(connection.clone(), Arc::clone(&store), None));
-    tasks.spawn(serve_endpoint(server.clone(), store, grant_secret));
+    let host = Arc::new(Host::new(Arc::clone(&store), grant_secret, Arc::clone(&peers)));
+    tasks.spawn(serving::serve_connection(connection.clone(), Arc::clone(&host), None));
+    tasks.spawn(serving::serve_endpoint(server.clone(), Arc::clone(&host)));
     let send = greeted.send;
     tasks.spawn(async move {
         if let Err(error) = outbox.write_to(send).await {
@@ -185,7 +186,7 @@ pub async fn join(settings: &WorkerSettings, pass: &WorkerPass, store: Arc<dyn B
         heartbeat: Duration::from_millis(heartbeat_ms),
         inlet: Inlet::new(greeted.recv),
         sender,
-        blobs: WorkerBlobs { peers: Arc::new(peers) },
+        blobs: WorkerBlobs { peers, host },
         served: Served { endpoints: [endpoint, server], _tasks: tasks },
     })
 }
@@ -283,12 +284,16 @@ impl WorkerBlobs {
         blobs::get(self.peers.scheduler(), &BlobRequest::GetModule { hash }, expected).await
     }
 
-    /// Fetches a value from the first of these workers that has it, or else through the scheduler. The bytes have that length and hash.
+    /// Fetches a value from the first of these workers that has it, or else through the scheduler, unless a peer is just giving it to this
+    /// worker: then that is waited for. The bytes have that length and hash.
     ///
     /// # Errors
     /// With what the scheduler said, or what became of its transfer. Dropping the future gives the transfer up.
     pub async fn get(&self, key: Key, len: u64, hash: Hash, places: &[Place]) -> Result<Bytes, BlobError> {
-        self.peers.fetch(key, len, hash, places).await
+        match self.host.given(key, len, hash).await {
+            Some(bytes) => Ok(bytes),
+            None => self.peers.fetch(key, len, hash, places).await,
+        }
     }
 }
 
@@ -325,75 +330,4 @@ fn serving_endpoint(
             Ok(endpoint.clone())
         }
     }
-}
-
-async fn serve_endpoint(endpoint: Endpoint, store: Arc<dyn BlobStore>, secret: [u8; 32]) {
-    let mut connections = JoinSet::new();
-    while let Some(incoming) = endpoint.accept().await {
-        let store = Arc::clone(&store);
-        connections.spawn(async move {
-            let Ok(Ok(connection)) = timeout(HANDSHAKE, incoming).await else { return };
-            match tls::bearer(&connection) {
-                Some(bearer) => {
-                    transport::admit(&connection);
-                    serve_connection(connection, store, Some((secret, bearer.identity))).await;
-                }
-                None => Close::Refused.close(&connection, "the certificate names no peer"),
-            }
-        });
-        while connections.try_join_next().is_some() {}
-    }
-}
-
-/// Serves a connection's blob streams: with grants to a peer of that identity, without to the scheduler.
-async fn serve_connection(connection: Connection, store: Arc<dyn BlobStore>, peer: Option<([u8; 32], Identity)>) {
-    let mut streams = JoinSet::new();
-    while let Ok(incoming) = Incoming::accept(&connection).await {
-        let store = Arc::clone(&store);
-        streams.spawn(async move {
-            if let Err(error) = serve(incoming, store.as_ref(), peer).await {
-                tracing::debug!(%error, "a blob stream ended early");
-            }
-        });
-        while streams.try_join_next().is_some() {}
-    }
-}
-
-async fn serve(mut incoming: Incoming, store: &dyn BlobStore, peer: Option<([u8; 32], Identity)>) -> Result<(), BlobError> {
-    let request = incoming.request().await?;
-    let allowed = |key, grant: Option<crate::wire::blob::Grant>| {
-        peer.is_none_or(|(secret, who)| grant.is_some_and(|grant| grant.allows(&secret, key, who)))
-    };
-    match request {
-        BlobRequest::Get { key, grant } | BlobRequest::Put { key, grant, .. } if !allowed(key, grant) => {
-            incoming.refuse("the grant does not fit").await
-        }
-        BlobRequest::Get { key, .. } => match store.read(key).await {
-            Some((bytes, hash)) => incoming.found(bytes, hash).await,
-            None => incoming.reply(&BlobReply::NotFound).await,
-        },
-        BlobRequest::Put { key, len, hash, .. } => match take(&mut incoming, store, key, len, hash).await {
-            Ok(()) => incoming.reply(&BlobReply::Taken).await,
-            Err(reason) => incoming.refuse(reason).await,
-        },
-        BlobRequest::GetLog(_) if peer.is_some() => incoming.refuse("only the scheduler may ask for that").await,
-        BlobRequest::GetLog(query) => {
-            let mut bytes = Vec::new();
-            match codec::encode_into(&store.log(&query), &mut bytes) {
-                Ok(()) => {
-                    let hash = Hash::of(&bytes);
-                    incoming.found(bytes.into(), hash).await
-                }
-                Err(error) => incoming.refuse(error).await,
-            }
-        }
-        BlobRequest::GetModule { .. } | BlobRequest::PutModule { .. } => incoming.refuse("workers have no modules to give").await,
-    }
-}
-
-async fn take(incoming: &mut Incoming, store: &dyn BlobStore, key: Key, len: u64, hash: Hash) -> Result<(), String> {
-    // Given back when the value is held, and counted there, or when it did not come.
-    let _room = store.reserve(len)?;
-    let bytes = incoming.body(len, MAX_VALUE_BYTES, hash).await.map_err(|error| error.to_string())?;
-    store.write(key, bytes, hash)
 }

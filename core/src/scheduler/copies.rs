@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Data that is longer has one copy: time and memory for more would cost others.
-const COPIED_BYTES: u64 = 64 << 20;
+const COPIED_BYTES: u64 = 128 << 20;
 
 impl Scheduler {
     /// Something about who has a value has changed: asks further workers to get it where there should be more copies, and notes for
@@ -44,6 +44,11 @@ impl Scheduler {
         }
     }
 
+    /// How many workers should have data of that length.
+    pub(super) fn wanted_copies(&self, len: u64) -> usize {
+        if len <= COPIED_BYTES { self.config.data_copies.max(1) as usize } else { 1 }
+    }
+
     /// The worker that should get a copy next, and what it is to be told; `None` if there are enough, or nobody is left to take one.
     fn next_copy(&mut self, key: Key) -> Option<(WorkerId, ToWorker)> {
         let entry = self.entries.get(&key.entry)?;
@@ -52,7 +57,7 @@ impl Scheduler {
             return None;
         }
         let wanted = match &entry.kind {
-            Kind::Data(datum) if datum.len <= COPIED_BYTES => self.config.data_copies.max(1) as usize,
+            Kind::Data(datum) => self.wanted_copies(datum.len),
             _ => 1,
         };
         let stays = |id: &&WorkerId| self.fleet.workers.get(id).is_some_and(|worker| !worker.draining);
@@ -65,7 +70,8 @@ impl Scheduler {
                 && !worker.load.pressed
                 && ![&replicas.workers, &replicas.coming, &replicas.declined].into_iter().any(|list| list.contains(id))
         });
-        let Some((&id, taker)) = takers.min_by_key(|(id, worker)| (worker.held_bytes, **id)) else {
+        let route = &entry.rare.route;
+        let Some((&id, taker)) = takers.min_by_key(|(id, worker)| (!route.contains(id), worker.held_bytes, **id)) else {
             self.thin.insert(key);
             return None;
         };

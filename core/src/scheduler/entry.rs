@@ -90,6 +90,9 @@ pub(super) struct Rarities {
     pub(super) oddities: Sparse<Oddity>,
     /// The worker that it is being uploaded to, if it is data and that is a worker.
     pub(super) taker: Option<WorkerId>,
+    /// The workers that it was to go to, each handing it on to the next. Where more copies are wanted, they are asked first: it may be
+    /// there already.
+    pub(super) route: Vec<WorkerId>,
     /// Who else wants them, if anything of it was ever detached or published.
     pub(super) sharing: Option<Box<Sharing>>,
 }
@@ -102,6 +105,7 @@ impl Rarities {
         errors: Sparse::NONE,
         oddities: Sparse::NONE,
         taker: None,
+        route: Vec::new(),
         sharing: None,
     };
 }

@@ -1,6 +1,6 @@
 //! Stored values: where they are, and what to do when they are gone. Must not know: inline values.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use super::{
     Action, Departure, Scheduler,
@@ -120,24 +120,53 @@ impl Scheduler {
         }
     }
 
-    /// Asks a client to upload its data: to the worker that holds the least, or to the shell.
+    /// Asks a client to upload its data: to the worker that holds the least, and through it to as many as should have it, or to the shell.
     pub(super) fn ask_for_upload(&mut self, id: EntryId, to_worker: bool) {
         self.end_upload(id);
         let Some(client) = self.clients.get(&id.client) else { return };
-        let takers =
-            self.fleet.workers.iter().filter(|(_, worker)| to_worker && worker.takes_work() && worker.hello.listen.is_some());
-        let least = takers.min_by_key(|(id, worker)| (worker.load.pressed, worker.held_bytes, **id)).map(|(&id, _)| id);
-        let place = least.and_then(|worker| self.place(worker, id.key(0), client.who));
+        let Some(Kind::Data(datum)) = self.entries.get(&id).map(|entry| &entry.kind) else { return };
+        let len = datum.len;
+        let workers = if to_worker { self.takers(self.wanted_copies(len).min(MAX_PLACES)) } else { Vec::new() };
+        let route = self.route(&workers, id.key(0), client.who);
+        let taker = workers.first().copied();
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        let Kind::Data(datum) = &entry.kind else { return };
-        entry.rare.taker = least;
-        if let Some(worker) = least.and_then(|worker| self.fleet.workers.get_mut(&worker)) {
+        (entry.rare.taker, entry.rare.route) = (taker, workers);
+        if let Some(worker) = taker.and_then(|worker| self.fleet.workers.get_mut(&worker)) {
             // So that the next upload goes elsewhere. The worker's next heartbeat has the true figure.
-            worker.held_bytes = worker.held_bytes.saturating_add(datum.len);
+            worker.held_bytes = worker.held_bytes.saturating_add(len);
             // A worker can take it and be gone before it says so.
             worker.uploads.insert(id);
         }
-        self.tell_client(id.client, ToClient::Upload { seq: id.seq, place });
+        self.tell_client(id.client, ToClient::Upload { seq: id.seq, route });
+    }
+
+    /// So many workers that data can be given to, if there are as many: those that hold the least.
+    fn takers(&self, count: usize) -> Vec<WorkerId> {
+        let mut takers = Vec::new();
+        for _ in 0..count {
+            let others = self.fleet.workers.iter().filter(|(id, worker)| {
+                // Who is short of memory is given data only where nobody else takes it.
+                let is_fit = takers.is_empty() || !worker.load.pressed;
+                worker.takes_work() && worker.hello.listen.is_some() && is_fit && !takers.contains(*id)
+            });
+            let least = others.min_by_key(|(id, worker)| (worker.load.pressed, worker.held_bytes, **id));
+            takers.extend(least.map(|(&id, _)| id));
+        }
+        takers
+    }
+
+    /// The places of workers, of which each but the last one hands on to the next.
+    fn route(&self, workers: &[WorkerId], key: Key, who: Identity) -> Vec<Place> {
+        let mut route = VecDeque::<Place>::new();
+        for (at, &id) in workers.iter().enumerate().rev() {
+            let before = at.checked_sub(1).and_then(|before| self.fleet.workers.get(&workers[before]));
+            let who = before.map_or(who, |worker| worker.who);
+            let Some(worker) = self.fleet.workers.get(&id) else { continue };
+            let Some(address) = worker.hello.listen else { continue };
+            let grant = Grant::issue_to_hand_on(&worker.hello.grant_secret, key, who, route.make_contiguous());
+            route.push_front(Place { worker: id, address, grant });
+        }
+        route.into()
     }
 
     /// Data is no longer on its way to a worker, as far as this side knows.

@@ -93,7 +93,7 @@ async fn take_data(hub: &Hub, incoming: &mut Incoming, key: Key, len: u64, hash:
     let room = hub.room.reserve(len, 0);
     let room =
         room.ok_or_else(|| format!("the scheduler keeps at most {} bytes of data, and has no room for it", hub.room.limit()))?;
-    let bytes = incoming.body(len, MAX_VALUE_BYTES, hash).await.map_err(|error| error.to_string())?;
+    let bytes = incoming.body(len, MAX_VALUE_BYTES, hash, None).await.map_err(|error| error.to_string())?;
     hub.hold(peer, key, bytes, hash, room);
     // The client forgets it when it is taken.
     hub.flushed().await;
@@ -102,7 +102,7 @@ async fn take_data(hub: &Hub, incoming: &mut Incoming, key: Key, len: u64, hash:
 
 async fn take_module(hub: &Hub, incoming: &mut Incoming, len: u64, hash: Hash) -> Result<(), String> {
     let room = hub.modules.room.reserve(len, 0).ok_or("the scheduler has no room for more modules; try again later")?;
-    let bytes = incoming.body(len, MAX_MODULE_BYTES, hash).await.map_err(|error| error.to_string())?;
+    let bytes = incoming.body(len, MAX_MODULE_BYTES, hash, None).await.map_err(|error| error.to_string())?;
     if !bytes.starts_with(WASM_MAGIC) {
         return Err("it is no WebAssembly: it does not begin with \\0asm".to_owned());
     }

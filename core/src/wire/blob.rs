@@ -5,6 +5,8 @@
 //! Whoever receives bytes checks their length and BLAKE3 hash: the end of a stream proves nothing, since a stream that its
 //! sender dropped looks finished.
 
+#[cfg(not(target_family = "wasm"))]
+use std::net::IpAddr;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -15,7 +17,7 @@ use crate::ids::Identity;
 use crate::ids::{Hash, Key, WorkerId};
 
 /// Leave to read or write one value on one worker: BLAKE3, keyed with a secret that the scheduler shares with that worker, over the
-/// value's key and the identity of the peer that may come. Opaque to its bearer.
+/// value's key, the identity of the peer that may come, and the places where the worker hands the value on to. Opaque to its bearer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant(pub [u8; 32]);
 
@@ -24,18 +26,35 @@ impl Grant {
     /// Leave for `who` to come to the worker with that secret for the value of `key`.
     #[must_use]
     pub fn issue(secret: &[u8; 32], key: Key, who: Identity) -> Self {
-        let mut text = [0; 40];
-        text[..8].copy_from_slice(&key.entry.client.0.to_le_bytes());
-        text[8..16].copy_from_slice(&key.entry.seq.to_le_bytes());
-        text[16..24].copy_from_slice(&key.index.to_le_bytes());
-        text[24..].copy_from_slice(&who.0);
-        Self(*blake3::keyed_hash(secret, &text).as_bytes())
+        Self::issue_to_hand_on(secret, key, who, &[])
+    }
+
+    /// Leave for `who` to come to the worker with that secret with the value of `key`, and to have it handed on to the places of `then`.
+    #[must_use]
+    pub fn issue_to_hand_on(secret: &[u8; 32], key: Key, who: Identity, then: &[Place]) -> Self {
+        let mut text = blake3::Hasher::new_keyed(secret);
+        let [client, seq, index] = [key.entry.client.0, key.entry.seq, key.index].map(u64::to_le_bytes);
+        text.update(&client).update(&seq).update(&index).update(&who.0);
+        for Place { worker, address, grant } in then {
+            let ip = match address.ip() {
+                IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+                IpAddr::V6(ip) => ip,
+            };
+            text.update(&worker.0.to_le_bytes()).update(&ip.octets()).update(&address.port().to_le_bytes()).update(&grant.0);
+        }
+        Self(*text.finalize().as_bytes())
     }
 
     /// Whether this is that leave; takes the same time whatever the answer.
     #[must_use]
     pub fn allows(&self, secret: &[u8; 32], key: Key, who: Identity) -> bool {
-        blake3::Hash::from(Self::issue(secret, key, who).0) == blake3::Hash::from(self.0)
+        self.allows_to_hand_on(secret, key, who, &[])
+    }
+
+    /// Whether this is that leave; takes the same time whatever the answer.
+    #[must_use]
+    pub fn allows_to_hand_on(&self, secret: &[u8; 32], key: Key, who: Identity, then: &[Place]) -> bool {
+        blake3::Hash::from(Self::issue_to_hand_on(secret, key, who, then).0) == blake3::Hash::from(self.0)
     }
 }
 
@@ -60,7 +79,7 @@ pub enum BlobRequest {
         /// Leave to read it.
         grant: Option<Grant>,
     },
-    /// Take this value.
+    /// Take this value, and hand it on while it comes.
     Put {
         /// The value.
         key: Key,
@@ -70,6 +89,8 @@ pub enum BlobRequest {
         hash: Hash,
         /// Leave to write it.
         grant: Option<Grant>,
+        /// Where it goes on to: to the first of these with the others, if there are any. Whoever takes it does not answer for them.
+        then: Vec<Place>,
     },
     /// Send me this module. Asked by workers of the scheduler, which waits a while for one that a client has announced.
     GetModule {

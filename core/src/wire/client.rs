@@ -268,12 +268,12 @@ pub enum ToClient {
         /// Its index.
         index: u64,
     },
-    /// Upload this data as a blob to the place, or to the scheduler.
+    /// Upload this data as a blob to a worker, or to the scheduler.
     Upload {
         /// The entry.
         seq: u64,
-        /// Where to; `None` for the scheduler.
-        place: Option<Place>,
+        /// Where to, and where that worker hands it on to, each to the next; empty for the scheduler.
+        route: Vec<Place>,
     },
     /// The data is not needed for an upload any more: it was uploaded, or nobody wants it.
     Taken {

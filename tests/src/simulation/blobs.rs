@@ -40,16 +40,25 @@ pub(super) struct Fetch {
     pub(super) next: usize,
 }
 
-/// A value on its way from a client.
+/// A value on its way from a client, or handed on by a worker.
 #[derive(Debug)]
 pub(super) struct Upload {
-    pub(super) client: u32,
-    pub(super) link: LinkId,
+    pub(super) from: Giver,
     pub(super) who: Identity,
     pub(super) key: Key,
     pub(super) bytes: Bytes,
     pub(super) hash: Hash,
-    pub(super) place: Option<Place>,
+    /// Empty for the scheduler.
+    pub(super) route: Vec<Place>,
+}
+
+/// Who gives a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Giver {
+    /// This client, over this link, which hears when it was not taken.
+    Client(u32, LinkId),
+    /// A worker, which does not care.
+    Worker,
 }
 
 impl World {
@@ -130,25 +139,34 @@ impl World {
 
     /// An upload is where it goes.
     pub(super) fn uploaded(&mut self, upload: Upload) {
-        let Upload { client, link, who, key, bytes, hash, place } = upload;
-        let Some(place) = place else {
+        let Upload { from, who, key, bytes, hash, mut route } = upload;
+        if route.is_empty() {
+            let Giver::Client(client, link) = from else { return };
             if self.arrives(link).is_some() {
                 return self.hub_holds(key.entry.client, key, bytes, hash);
             }
             return self.upload_failed(client, key.entry.seq);
-        };
+        }
+        let place = route.remove(0);
         let (mishap, is_answer_lost) = (self.is_mishap(), self.rng.chance(500));
         let process = self.workers.iter().find(|(_, process)| process.id() == Some(place.worker));
         let taker = process.filter(|(_, process)| !process.is_frozen(self.now) && !process.is_shut(self.now));
         if let Some((&pid, process)) = taker.filter(|_| !mishap || is_answer_lost) {
-            assert!(place.grant.allows(&process.secret, key, who), "a grant to write {key} that does not let its bearer in");
+            let is_let_in = place.grant.allows_to_hand_on(&process.secret, key, who, &route);
+            assert!(is_let_in, "a grant to write {key} that does not let its bearer in");
+            let on = Upload { from: Giver::Worker, who: process.who, key, bytes: bytes.clone(), hash, route };
             self.written(pid, key, hash, bytes);
+            if !on.route.is_empty() && !self.is_mishap() {
+                self.start_upload(on);
+            }
             if !mishap {
                 return;
             }
         }
         // Not taken, or the answer was lost.
-        self.upload_failed(client, key.entry.seq);
+        if let Giver::Client(client, _) = from {
+            self.upload_failed(client, key.entry.seq);
+        }
     }
 
     /// A transfer fails for no reason that anybody can see.

@@ -13,7 +13,7 @@ use quicsand::{
 };
 
 use super::{
-    blobs::{Asker, Fetch, Upload},
+    blobs::{Asker, Fetch, Giver, Upload},
     hub::general,
     network::{Down, LinkId, Process, Up},
     program::{Ending, Item, fields_of},
@@ -233,11 +233,11 @@ impl World {
                 Touched::Credit => self.go_on(pid),
                 Touched::Query => self.take_answers(pid),
                 Touched::Gone(span) => self.say(pid, FromClient::Cancel { span }),
-                Touched::Upload { key, data, hash, place } => {
+                Touched::Upload { key, data, hash, route } => {
                     let Some(process) = self.clients.get(&pid) else { continue };
                     let (link, who) = (process.link, process.who);
                     let bytes = data.into_bytes();
-                    self.start_upload(Upload { client: pid, link, who, key, bytes, hash, place });
+                    self.start_upload(Upload { from: Giver::Client(pid, link), who, key, bytes, hash, route });
                 }
                 Touched::Refused(reason) => panic!("client process {pid} was refused: {reason}"),
             }

@@ -166,8 +166,9 @@ pub(super) fn to_client(client: ClientId, message: &ToClient) -> Told {
         }
         ToClient::Cancelled { span } => about("Cancelled", *span),
         ToClient::Lost { seq, index } => about("Lost", span(*seq, *index, 1)),
-        ToClient::Upload { seq, place } => {
-            let to = place.as_ref().map_or_else(|| "the scheduler".to_owned(), |place| format!("worker {}", place.worker));
+        ToClient::Upload { seq, route } => {
+            let workers: Vec<_> = route.iter().map(|place| place.worker.to_string()).collect();
+            let to = if workers.is_empty() { "the scheduler".to_owned() } else { format!("workers {}", workers.join(", ")) };
             about(&format!("Upload to {to}:"), span(*seq, 0, 1))
         }
         ToClient::Credit { total } => told(format!("Credit, {total} in all"), vec![span(u64::MAX, 0, 1)], vec![]),

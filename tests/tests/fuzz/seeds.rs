@@ -114,7 +114,7 @@ fn frames() -> Seeds {
         ToClient::Stored { seq: 1, index: 0, len: 9, hash: Hash::of(b"9"), places: vec![] },
         ToClient::Cancelled { span: cancelled },
         ToClient::Lost { seq: 1, index: 0 },
-        ToClient::Upload { seq: 5, place: None },
+        ToClient::Upload { seq: 5, route: Vec::new() },
         ToClient::Credit { total: 1 << 20 },
         ToClient::Refused { reason: "no".into() },
     ];

@@ -22,7 +22,7 @@ pub(crate) struct FailureSettings {
     /// Pause before a call that failed is tried again; twice as long each further time
     #[arg(long, value_name = "DURATION", default_value = "50ms", value_parser = duration)]
     retry_delay: Duration,
-    /// On how many workers scattered data lies, as far as it is not longer than 64 MiB
+    /// On how many workers scattered data lies, as far as it is not longer than 128 MiB
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     replicas: u32,
     /// How long a draining worker stays at most for others to take over its results

@@ -342,7 +342,7 @@ impl Backend for Local {
         }
     }
 
-    fn upload(&self, _: Key, _: Encoded, _: Hash, _: Option<Place>) {
+    fn upload(&self, _: Key, _: Encoded, _: Hash, _: Vec<Place>) {
         // Data of any size travels in messages here, so nobody asks for an upload.
     }
 

@@ -132,7 +132,7 @@ fn forgotten_entries_and_strangers_are_ignored() {
 #[test]
 fn data_that_is_let_go_early_is_still_uploaded() {
     let mut book = Bookkeeping::new(ClientId(1), 0);
-    let upload = |seq| ToClient::Upload { seq, place: None };
+    let upload = |seq| ToClient::Upload { seq, route: Vec::new() };
     let seq = book.open(1);
     book.keep_data(seq, Bytes::from_static(b"data").into(), Hash([1; 32]));
     book.forget(seq);

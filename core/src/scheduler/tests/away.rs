@@ -129,7 +129,7 @@ fn uploads_are_taken_up_again() {
     lab.take();
     (1..=3).for_each(|seq| lab.client(FromClient::Offer { seq }));
     let told = lab.told();
-    assert_eq!(told, [ToClient::Upload { seq: 1, place: None }, ToClient::Taken { seq: 2 }, ToClient::Taken { seq: 3 }]);
+    assert_eq!(told, [ToClient::Upload { seq: 1, route: Vec::new() }, ToClient::Taken { seq: 2 }, ToClient::Taken { seq: 3 }]);
     assert_eq!(lab.scheduler.locate(key(2, 0)), Location::Held);
     // A worker that has it already makes the second upload unnecessary.
     lab.join(1, 1);

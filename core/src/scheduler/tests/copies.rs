@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::lab::{Lab, key, same, span, spec};
+use super::lab::{Lab, identity, key, same, span, spec};
 use crate::{
     TaskErrorKind,
-    ids::Hash,
-    scheduler::{Config, Departure},
+    ids::{Hash, WorkerId},
+    scheduler::{Config, Departure, Location},
     wire::{FromClient, FromWorker, Load, ToClient, ToWorker},
 };
 
@@ -31,6 +31,30 @@ fn copies(lab: &mut Lab) -> Vec<(u64, u64, usize)> {
 
 fn copied(lab: &mut Lab, worker: u64, seq: u64) {
     lab.worker(worker, FromWorker::Holds { key: key(seq, 0), len: LEN, hash: HASH });
+}
+
+#[test]
+fn data_goes_through_one_worker_to_the_next_who_is_asked_for_a_copy_first() {
+    let mut lab = Lab::new();
+    (1..=4).for_each(|worker| lab.join(worker, 1));
+    for (seq, long) in [(1, 1 << 20), (2, 1 << 30)] {
+        lab.client(FromClient::Data { seq, len: long, hash: HASH, bytes: None });
+    }
+    let told = lab.told();
+    let [ToClient::Upload { route, .. }, ToClient::Upload { route: alone, .. }] = &told[..] else { panic!("{told:?}") };
+    let [first, second] = &route[..] else { panic!("{route:?}") };
+    assert_eq!((first.worker, second.worker), (WorkerId(1), WorkerId(2)));
+    let (rest, of_client) = (&route[1..], identity(100));
+    assert!(first.grant.allows_to_hand_on(&[1; 32], key(1, 0), of_client, rest));
+    assert!(!first.grant.allows(&[1; 32], key(1, 0), of_client), "only with where it goes on to");
+    assert!(second.grant.allows(&[2; 32], key(1, 0), identity(1)) && !second.grant.allows(&[2; 32], key(1, 0), of_client));
+    assert_eq!(alone.len(), 1, "it is too long for two");
+    // Others hold less by now.
+    lab.worker(2, FromWorker::Heartbeat(Load { held_bytes: 1 << 40, ..Load::default() }));
+    lab.worker(1, FromWorker::Holds { key: key(1, 0), len: 1 << 20, hash: HASH });
+    assert_eq!(copies(&mut lab), [(2, 1, 1)]);
+    lab.worker(2, FromWorker::Holds { key: key(1, 0), len: 1 << 20, hash: HASH });
+    assert_eq!(lab.scheduler.locate(key(1, 0)), Location::Workers(vec![WorkerId(1), WorkerId(2)]));
 }
 
 #[test]

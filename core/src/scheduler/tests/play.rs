@@ -38,7 +38,7 @@ pub(super) struct FakeClient {
     entries: BTreeMap<u64, (u64, bool)>,
     pub(super) told: BTreeMap<Key, Told>,
     released: BTreeSet<Key>,
-    pub(super) uploads: Vec<(u64, Option<WorkerId>)>,
+    pub(super) uploads: Vec<(u64, Vec<WorkerId>)>,
     /// Data that may have to be uploaded.
     kept: BTreeSet<u64>,
     /// What it took up, by its own number: the first item and how many.
@@ -252,7 +252,7 @@ impl Play {
                 }
             }
             ToClient::Taken { seq } => drop(client.kept.remove(&seq)),
-            ToClient::Upload { seq, place } => client.uploads.push((seq, place.map(|place| place.worker))),
+            ToClient::Upload { seq, route } => client.uploads.push((seq, route.iter().map(|place| place.worker).collect())),
             ToClient::Credit { .. } | ToClient::Counts { .. } | ToClient::Applied { .. } | ToClient::Named { .. } => {}
             ToClient::Explained { waiting, .. } => assert!(waiting.iter().all(|all| all.items > 0 && !all.why.is_empty())),
             ToClient::Refused { reason } => panic!("a model client was refused: {reason}"),
@@ -448,23 +448,25 @@ impl Play {
 
     fn upload(&mut self, client: ClientId, fails: bool) {
         let fake = self.clients.get_mut(&client).expect("here");
-        let Some((seq, place)) = fake.uploads.pop() else { return };
-        if place.is_none() && fake.is_cut {
-            return;
-        }
+        let (is_cut, Some((seq, route))) = (fake.is_cut, fake.uploads.pop()) else { return };
         let key = EntryId { client, seq }.key(0);
         let bytes = self.graph.data[&key].clone();
         let (len, hash) = (4, Hash::of(&bytes));
-        match place {
-            None => {
+        match &route[..] {
+            [] if is_cut => {}
+            [] => {
                 self.held.insert(key, bytes);
                 self.event(Event::Held { key, len, hash });
             }
-            Some(worker) if !fails && self.workers.contains_key(&worker) => {
-                self.workers.get_mut(&worker).expect("here").stored.insert(key, bytes);
-                self.event(Event::FromWorker(worker, FromWorker::Holds { key, len, hash }));
+            [first, ..] if !fails && self.workers.contains_key(first) => {
+                let handed_on = seq as usize % 2;
+                for &worker in &route[..route.len().min(1 + handed_on)] {
+                    let Some(fake) = self.workers.get_mut(&worker) else { break };
+                    fake.stored.insert(key, bytes.clone());
+                    self.event(Event::FromWorker(worker, FromWorker::Holds { key, len, hash }));
+                }
             }
-            Some(_) => self.say(client, FromClient::UploadFailed { seq }),
+            _ => self.say(client, FromClient::UploadFailed { seq }),
         }
     }
 

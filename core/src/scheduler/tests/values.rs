@@ -146,7 +146,7 @@ fn a_lost_input_makes_dependents_wait_again() {
 fn upload(lab: &mut Lab, seq: u64) -> Option<u64> {
     lab.client(FromClient::Data { seq, len: LEN, hash: HASH, bytes: None });
     match &lab.told()[..] {
-        [ToClient::Upload { place, .. }] => place.as_ref().map(|place| place.worker.0),
+        [ToClient::Upload { route, .. }] => route.first().map(|place| place.worker.0),
         told => panic!("{told:?}"),
     }
 }
@@ -166,7 +166,7 @@ fn data_goes_to_workers_in_turn_and_dies_with_them() {
     lab.leave(1);
     let told = lab.told();
     let lost = |message: &ToClient, seq| matches!(message, ToClient::Failed { seq: s, error, .. } if *s == seq && error.kind == TaskErrorKind::DataLost && error.key == key(1, 0));
-    let asked = |message: &ToClient, seq| matches!(message, ToClient::Upload { seq: s, place: Some(place) } if *s == seq && place.worker == WorkerId(2));
+    let asked = |message: &ToClient, seq| matches!(message, ToClient::Upload { seq: s, route } if *s == seq && matches!(&route[..], [place] if place.worker == WorkerId(2)));
     assert!(told.len() == 3 && asked(&told[0], 3) && lost(&told[1], 1) && lost(&told[2], 5), "{told:?}");
 }
 
@@ -211,7 +211,7 @@ fn a_client_that_lets_go_of_data_hears_when_nobody_asks_for_it_again() {
     lab.release(2, 0, 1);
     assert_eq!(lab.told(), [], "a call reads it");
     lab.leave(1);
-    let again = |seq| ToClient::Upload { seq, place: None };
+    let again = |seq| ToClient::Upload { seq, route: Vec::new() };
     assert_eq!(lab.told(), [again(2), again(3)], "its taker is gone");
     lab.event(Event::Held { key: key(2, 0), len: LEN, hash: HASH });
     assert_eq!(lab.told(), [ToClient::Taken { seq: 2 }]);
@@ -223,7 +223,7 @@ fn data_that_no_worker_takes_is_kept_by_the_shell() {
     lab.join(1, 1);
     assert_eq!(upload(&mut lab, 1), Some(1));
     lab.client(FromClient::UploadFailed { seq: 1 });
-    assert_eq!(lab.told(), [ToClient::Upload { seq: 1, place: None }]);
+    assert_eq!(lab.told(), [ToClient::Upload { seq: 1, route: Vec::new() }]);
     lab.event(Event::Held { key: key(1, 0), len: LEN, hash: HASH });
     assert_eq!(lab.scheduler.locate(key(1, 0)), Location::Held);
     lab.call(2, vec![same(1, 0)]);

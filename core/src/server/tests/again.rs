@@ -113,7 +113,7 @@ fn what_is_said_while_the_way_is_cut_arrives_once_and_in_order() {
     let relay = Relay::to(server.local_addr());
     let client = persistent(&server, relay.address);
     let (key, bytes) = (client.key(3), big());
-    client.connected.backend.upload(key, bytes.clone().into(), Hash::of(&bytes), None);
+    client.connected.backend.upload(key, bytes.clone().into(), Hash::of(&bytes), Vec::new());
     fake.wait_for(|event| matches!(event, Event::Held { .. }));
     (0..1000).for_each(|seq| client.send(number(seq)));
     client.ping(1);

@@ -63,7 +63,7 @@ fn data_goes_to_the_scheduler_and_to_workers() {
     let (server, fake) = serve();
     let client = TestClient::connect(&server);
     let (key, bytes) = (client.key(3), big());
-    client.connected.backend.upload(key, bytes.clone().into(), Hash::of(&bytes), None);
+    client.connected.backend.upload(key, bytes.clone().into(), Hash::of(&bytes), Vec::new());
     fake.wait_for(|event| matches!(event, Event::Held { key: held, len: 5_000_000, .. } if *held == key));
     assert_eq!(fetch(&client, key, &bytes, Vec::new()), Some(bytes.clone()));
     runtime().block_on(async {
@@ -112,12 +112,12 @@ fn values_are_relayed_or_fetched_directly() {
         key,
         small.clone().into(),
         Hash::of(&small),
-        Some(Place { grant: Grant([0; 32]), ..place.clone() }),
+        vec![Place { grant: Grant([0; 32]), ..place.clone() }],
     );
     fake.wait_for(|event| matches!(event, Event::FromClient(_, FromClient::UploadFailed { seq: 4 })));
     assert!(!store.values.lock().contains_key(&key));
-    client.connected.backend.upload(client.key(4), small.clone().into(), Hash::of(&small), Some(place));
-    client.connected.backend.upload(client.key(5), small.clone().into(), Hash::of(&small), None);
+    client.connected.backend.upload(client.key(4), small.clone().into(), Hash::of(&small), vec![place]);
+    client.connected.backend.upload(client.key(5), small.clone().into(), Hash::of(&small), Vec::new());
     fake.wait_for(|event| matches!(event, Event::Held { .. }));
     runtime.block_on(async {
         tokio::time::timeout(PATIENCE, async {
@@ -164,7 +164,7 @@ fn check_arrivals(len: u64) {
         let crate::wire::Welcome::Client { id, .. } = greeted.welcome else { panic!("{:?}", greeted.welcome) };
         let crate::net::join::Approached { endpoint, connection, keyring, .. } = greeted.approached;
         let (key, bytes) = (EntryId { client: id, seq: 1 }.key(0), Bytes::from(vec![7; len as usize]));
-        let put = |key, len, hash| BlobRequest::Put { key, len, hash, grant: None };
+        let put = |key, len, hash| BlobRequest::Put { key, len, hash, grant: None, then: Vec::new() };
         let refusal = |result: Result<(), BlobError>| match result {
             Err(BlobError::Refused { reason }) => reason,
             other => panic!("{other:?}"),
@@ -245,4 +245,50 @@ fn identity_of_worker(fake: &Fake, worker: WorkerId) -> Identity {
         _ => None,
     });
     joined.next().expect("joined")
+}
+
+#[test]
+fn a_value_is_handed_on_while_it_comes() {
+    let (server, fake) = serve();
+    let client = TestClient::connect(&server);
+    let runtime = runtime();
+    let workers = [runtime.block_on(join_worker(&server)), runtime.block_on(join_worker(&server))];
+    let [first, second] = [0, 1].map(|at| {
+        let (link, _) = &workers[at];
+        let hello = hello_of(&fake, link.id);
+        (link.id, hello.listen.expect("it serves"), hello.grant_secret)
+    });
+    let (bytes, of_client, of_first) = (big(), identity(&fake, &client), identity_of_worker(&fake, first.0));
+    let route = |key, last_bearer| {
+        let (worker, address, secret) = second;
+        let last = Place { worker, address, grant: Grant::issue(&secret, key, last_bearer) };
+        let (worker, address, secret) = first;
+        let grant = Grant::issue_to_hand_on(&secret, key, of_client, std::slice::from_ref(&last));
+        vec![Place { worker, address, grant }, last]
+    };
+    let upload = |key, route| client.connected.backend.upload(key, bytes.clone().into(), Hash::of(&bytes), route);
+    let has = |at: usize, key| workers[at].1.values.lock().get(&key) == Some(&(bytes.clone(), Hash::of(&bytes)));
+    let wait_for = |at, key| {
+        let coming = async {
+            while !has(at, key) {
+                tokio::task::yield_now().await;
+            }
+        };
+        runtime.block_on(async { tokio::time::timeout(PATIENCE, coming).await.expect("taken") });
+    };
+    let [through, alone, elsewhere, after] = [1, 2, 3, 4].map(|seq| client.key(seq));
+    upload(through, route(through, of_first));
+    wait_for(0, through);
+    wait_for(1, through);
+    // Who is next does not want it: the first one has it all the same.
+    upload(alone, route(alone, of_client));
+    wait_for(0, alone);
+    // A client cannot have a worker go where the scheduler did not say.
+    let mut strayed = route(elsewhere, of_first);
+    strayed[1].address.set_port(1);
+    upload(elsewhere, strayed);
+    fake.wait_for(|event| matches!(event, Event::FromClient(_, FromClient::UploadFailed { seq: 3 })));
+    upload(after, route(after, of_first));
+    wait_for(1, after);
+    assert!(!has(1, alone) && !has(0, elsewhere) && !has(1, elsewhere));
 }

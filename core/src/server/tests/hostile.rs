@@ -108,7 +108,7 @@ fn values_that_nobody_reads_do_not_hold_up_messages() {
         let mut peer = intrude(&server).await;
         let Welcome::Client { id, .. } = peer.welcome else { panic!("{:?}", peer.welcome) };
         let (key, bytes) = (EntryId { client: id, seq: 1 }.key(0), big());
-        let put = BlobRequest::Put { key, len: bytes.len() as u64, hash: Hash::of(&bytes), grant: None };
+        let put = BlobRequest::Put { key, len: bytes.len() as u64, hash: Hash::of(&bytes), grant: None, then: Vec::new() };
         blobs::put(&peer.approached.connection, &put, bytes.clone().into()).await.expect("taken");
         let mut answers = Vec::new();
         for _ in 0..STREAMS {

@@ -39,7 +39,7 @@ fn what_was_pending_is_pending_after_a_restart() {
     let large = Bytes::from(vec![7; 100_000]);
     let data = FromClient::Data { seq: 11, len: 100_000, hash: Hash::of(&large), bytes: None };
     client.send(data);
-    client.connected.backend.upload(client.key(11), large.clone().into(), Hash::of(&large), None);
+    client.connected.backend.upload(client.key(11), large.clone().into(), Hash::of(&large), Vec::new());
     while !matches!(client.next(), Got::Message(ToClient::Stored { seq: 11, .. })) {}
     settle(&client);
     let id = client.connected.client;
