@@ -1,8 +1,6 @@
 //! A run's inputs: the values for its holes, as they become known. Owns: their lookup and how they fill the holes. Must not know:
 //! where values come from.
 
-use std::collections::BTreeMap;
-
 use super::{Input, InputPlace, blob::Place};
 use crate::{
     codec::{Args, Hole, Lens, Run, Source, Span, encode_into},
@@ -51,14 +49,15 @@ pub enum Wanted {
 /// The values that a run's holes name.
 #[derive(Clone, Debug, Default)]
 pub struct Inputs {
-    slots: BTreeMap<Key, Slot>,
+    /// By ascending keys, which are different.
+    slots: Vec<(Key, Slot)>,
 }
 
 impl Inputs {
     /// The inputs of `args`, and those of them that are yet to be had; `None` if lengths or numbers contradict each other or a hole
     /// names a key that is not among `inputs`.
     pub fn new(args: &Args, inputs: Vec<Input>) -> Option<(Self, Vec<Wanted>)> {
-        let mut slots = BTreeMap::new();
+        let mut slots = Vec::with_capacity(inputs.len());
         let mut wanted = Vec::new();
         for Input { key, count, place } in inputs {
             let slot = match place {
@@ -78,9 +77,11 @@ impl Inputs {
                     Slot::Pending
                 }
             };
-            if slots.insert(key, slot).is_some() {
-                return None;
-            }
+            slots.push((key, slot));
+        }
+        slots.sort_unstable_by_key(|(key, _)| *key);
+        if slots.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+            return None;
         }
         let inputs = Self { slots };
         let covered = args.is_valid() && args.holes.iter().flat_map(Hole::spans).all(|span| inputs.covers(span));
@@ -89,8 +90,8 @@ impl Inputs {
 
     /// The value of `key` became known.
     pub fn fill(&mut self, key: Key, value: Bytes) {
-        if let (Some(run), Some(slot)) = (Run::single(value), self.slots.get_mut(&key)) {
-            *slot = Slot::Known(run);
+        if let (Some(run), Ok(at)) = (Run::single(value), self.slots.binary_search_by_key(&key, |(key, _)| *key)) {
+            self.slots[at].1 = Slot::Known(run);
         }
     }
 
@@ -161,7 +162,8 @@ impl Inputs {
     fn pieces(&self, span: Span, mut f: impl FnMut(&Slot, u32, u32) -> Option<()>) -> Option<()> {
         let (mut at, end) = (span.first, span.first.checked_add(span.count)?);
         while at < end {
-            let (start, slot) = self.slots.range(..=span.entry.key(at)).next_back()?;
+            let key = span.entry.key(at);
+            let (start, slot) = self.slots[..self.slots.partition_point(|(other, _)| *other <= key)].last()?;
             if start.entry != span.entry {
                 return None;
             }

@@ -156,38 +156,38 @@ impl Instance {
         guest.end_item();
         guest.lines.begin(first);
         self.store.set_epoch_deadline(1);
-        let (entry, room) = self.write(task, plan).map_err(|error| Phase::Prepare.failed(error))?;
+        let room = self.write(task, plan).map_err(|error| Phase::Prepare.failed(error))?;
         let guest = self.store.data_mut();
         guest.counter = Some(self.state);
         guest.watch.begin();
-        let called = entry.call(&mut self.store, room).map_err(|error| Phase::Run.failed(error));
+        let entry = self.entry.as_ref().map(|(_, entry)| entry);
+        let called = entry.map_or(Ok(()), |entry| entry.call(&mut self.store, room)).map_err(|error| Phase::Run.failed(error));
         let guest = self.store.data_mut();
         guest.end_item();
         guest.lines.end(&guest.printed);
         called
     }
 
-    fn write(&mut self, task: TaskId, plan: &Plan<'_>) -> Result<(TypedFunc<u32, ()>, u32)> {
-        let entry = self.entry(task)?;
+    /// Has the task at hand and its arguments in the guest's memory; gives their address.
+    fn write(&mut self, task: TaskId, plan: &Plan<'_>) -> Result<u32> {
+        self.enter(task)?;
         self.reset.call(&mut self.store, ())?;
         let base = self.alloc.call(&mut self.store, plan.len)?;
         let memory = self.memory.data_mut(&mut self.store);
         let room = memory.get_mut(base as usize..).and_then(|rest| rest.get_mut(..plan.len as usize));
         room.and_then(|room| plan.write(room, base)).ok_or_else(|| Error::new(Stop::Lie("it gives room outside its memory")))?;
-        Ok((entry, base))
+        Ok(base)
     }
 
-    fn entry(&mut self, task: TaskId) -> Result<TypedFunc<u32, ()>> {
-        if let Some((last, entry)) = &self.entry
-            && *last == task
-        {
-            return Ok(entry.clone());
+    /// Has the export of a task at hand.
+    fn enter(&mut self, task: TaskId) -> Result<()> {
+        if self.entry.as_ref().is_some_and(|(last, _)| *last == task) {
+            return Ok(());
         }
         let export = self.module.export(task).and_then(|export| self.instance.get_module_export(&mut self.store, export));
         let Some(Extern::Func(func)) = export else { return Err(Error::msg("the task's export is gone")) };
-        let entry = func.typed(&self.store)?;
-        self.entry = Some((task, entry.clone()));
-        Ok(entry)
+        self.entry = Some((task, func.typed(&self.store)?));
+        Ok(())
     }
 
     /// What the guest says of its batch of `items`, its memory, and what it printed.

@@ -83,10 +83,10 @@ fn serve(core: &Core, sandbox: &Arc<Sandbox>, slot: u32, name: &str) {
         let run = task.work.run;
         // The task itself is sandboxed: a panic here is a fault of this program, which costs the run but not the worker.
         let (entry, first, count) = (task.work.entry, task.work.first, task.work.args.count());
-        let task_name = task.work.spec.name.clone();
+        let spec = task.work.spec.clone();
         let ended = catch_unwind(AssertUnwindSafe(|| execute(&mut runner, task, name))).unwrap_or_else(|_| {
             runner = new();
-            Ended::failed(&task_name, entry, first, count, name, &TaskErrorKind::Worker, "the worker panicked")
+            Ended::failed(&spec.name, entry, first, count, name, &TaskErrorKind::Worker, "the worker panicked")
         });
         core.count_finished(ended.finished());
         next = core.run_ended(slot, Event::RunEnded { run, ended });

@@ -163,7 +163,7 @@ impl Kept {
 pub struct Worker {
     name: String,
     stage: Stage,
-    runs: BTreeMap<RunId, RunEntry>,
+    runs: BTreeMap<RunId, Box<RunEntry>>,
     arrivals: u64,
     /// Runs that lack only a slot, by arrival.
     ready: BTreeSet<(u64, RunId)>,

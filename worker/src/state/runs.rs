@@ -86,7 +86,8 @@ impl Worker {
             missing += u32::from(!self.have(wanted, (run, arrival), &mut inputs, &mut uses));
         }
         let work = Box::new(Work { run, spec, module, entry, first, args, inputs, cancelled: Vec::new() });
-        self.runs.insert(run, RunEntry { arrival, entry, first, count, module, uses, phase: Phase::Unstarted { missing, work } });
+        let phase = Phase::Unstarted { missing, work };
+        self.runs.insert(run, Box::new(RunEntry { arrival, entry, first, count, module, uses, phase }));
         self.producers.insert((entry.key(first), run));
         if missing == 0 {
             self.ready.insert((arrival, run));
@@ -145,7 +146,7 @@ impl Worker {
 
     /// An input of a waiting run is here.
     pub(super) fn fill(&mut self, run: RunId, key: Key, value: &Bytes) {
-        if let Some(RunEntry { uses, phase: Phase::Unstarted { work, .. }, .. }) = self.runs.get_mut(&run) {
+        if let Some(RunEntry { uses, phase: Phase::Unstarted { work, .. }, .. }) = self.runs.get_mut(&run).map(Box::as_mut) {
             work.inputs.fill(key, value.clone());
             if let Some(Held::Here { hash, .. }) = self.store.shelf.look(key) {
                 self.store.shelf.pin(key, hash);
@@ -157,7 +158,8 @@ impl Worker {
 
     /// Something that a run waited for is here.
     pub(super) fn one_less(&mut self, run: RunId) {
-        if let Some(RunEntry { arrival, phase: Phase::Unstarted { missing, .. }, .. }) = self.runs.get_mut(&run) {
+        let entry = self.runs.get_mut(&run).map(Box::as_mut);
+        if let Some(RunEntry { arrival, phase: Phase::Unstarted { missing, .. }, .. }) = entry {
             *missing = missing.saturating_sub(1);
             if *missing == 0 {
                 self.ready.insert((*arrival, run));
@@ -203,7 +205,7 @@ impl Worker {
 
     /// Gives a run back if it has not started, and with it those that wait for its results.
     pub(super) fn give_back(&mut self, run: RunId, missing: Vec<Key>, actions: &mut Vec<Action>) {
-        if self.runs.get(&run).is_none_or(RunEntry::is_running) {
+        if self.runs.get(&run).is_none_or(|entry| entry.is_running()) {
             return;
         }
         if let Some(entry) = self.remove(run) {
@@ -217,9 +219,8 @@ impl Worker {
     /// Runs that have not started fail, all items alike.
     pub(super) fn fail(&mut self, runs: Vec<RunId>, kind: &TaskErrorKind, reason: &str, actions: &mut Vec<Action>) {
         for run in runs {
-            let Some(RunEntry { entry, first, count, phase: Phase::Unstarted { work, .. }, .. }) = self.runs.get(&run) else {
-                continue;
-            };
+            let Some(entry) = self.runs.get(&run) else { continue };
+            let RunEntry { entry, first, count, phase: Phase::Unstarted { work, .. }, .. } = &**entry else { continue };
             let ended = Ended::failed(&work.spec.name, *entry, *first, *count, &self.name, kind, reason);
             self.end(run, ended, actions);
         }
@@ -270,7 +271,7 @@ impl Worker {
     }
 
     /// Takes a run off every list but those of what it waits for.
-    fn remove(&mut self, run: RunId) -> Option<RunEntry> {
+    fn remove(&mut self, run: RunId) -> Option<Box<RunEntry>> {
         let entry = self.runs.remove(&run)?;
         entry.uses.iter().for_each(|&(key, hash)| self.store.shelf.unpin(key, hash));
         self.ready.remove(&(entry.arrival, run));

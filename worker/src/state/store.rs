@@ -1,7 +1,7 @@
 //! The values that a worker has. Owns: the recent small results, on which nobody counts and which are bounded; held values, of which the
 //! scheduler knows and says when to forget them, are on the shelf. Must not know: runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use quicsand::{codec::Span, ids::Key};
@@ -18,14 +18,15 @@ const RECENT_BYTES: usize = 16 << 20;
 pub(super) struct Store {
     pub(super) shelf: Shelf,
     recent: BTreeMap<Key, (u64, Bytes)>,
-    recent_order: BTreeMap<u64, Key>,
+    /// With those that were forgotten or replaced since, for some time.
+    recent_order: VecDeque<(u64, Key)>,
     recent_bytes: usize,
     clock: u64,
 }
 
 impl Store {
     pub(super) fn new(budget: Budget) -> Self {
-        Self { shelf: Shelf::new(budget), recent: BTreeMap::new(), recent_order: BTreeMap::new(), recent_bytes: 0, clock: 0 }
+        Self { shelf: Shelf::new(budget), recent: BTreeMap::new(), recent_order: VecDeque::new(), recent_bytes: 0, clock: 0 }
     }
 
     /// A small result of late.
@@ -52,10 +53,13 @@ impl Store {
         self.clock += 1;
         self.recent_bytes += value.len();
         self.recent.insert(key, (self.clock, value));
-        self.recent_order.insert(self.clock, key);
-        while self.recent.len() > RECENT_VALUES || self.recent_bytes > RECENT_BYTES {
-            let Some((_, &oldest)) = self.recent_order.first_key_value() else { break };
-            self.forget(oldest);
+        self.recent_order.push_back((self.clock, key));
+        while self.recent.len() > RECENT_VALUES || self.recent_bytes > RECENT_BYTES || self.recent_order.len() > 2 * RECENT_VALUES
+        {
+            let Some((clock, oldest)) = self.recent_order.pop_front() else { break };
+            if self.recent.get(&oldest).is_some_and(|(last, _)| *last == clock) {
+                self.forget(oldest);
+            }
         }
     }
 
@@ -69,8 +73,7 @@ impl Store {
     }
 
     fn forget(&mut self, key: Key) {
-        if let Some((clock, value)) = self.recent.remove(&key) {
-            self.recent_order.remove(&clock);
+        if let Some((_, value)) = self.recent.remove(&key) {
             self.recent_bytes -= value.len();
         }
     }
@@ -80,8 +83,10 @@ impl Store {
         self.shelf.check();
         assert_eq!(self.recent_bytes, self.recent.values().map(|(_, bytes)| bytes.len()).sum::<usize>());
         assert!(self.recent.len() <= RECENT_VALUES && self.recent_bytes <= RECENT_BYTES);
-        assert_eq!(self.recent.len(), self.recent_order.len());
-        self.recent.iter().for_each(|(key, (clock, _))| assert_eq!(self.recent_order.get(clock), Some(key)));
+        assert!(self.recent_order.len() <= 2 * RECENT_VALUES && self.recent_order.iter().is_sorted());
+        for (&key, &(clock, _)) in &self.recent {
+            assert!(self.recent_order.binary_search(&(clock, key)).is_ok());
+        }
     }
 }
 
