@@ -22,7 +22,7 @@
 //! | `queue`, `placement`, `assign`, `ahead`, `recall` | which items go to which worker, when |
 //! | `status`, `tasks`, `why` | what people see, and why others are not running |
 //! | `reads` | who may read which value |
-//! | `entry`, `entries`, `items`, `values`, `edges`, `ranges`, `ascending`, `lanes`, `chunks`, `tournament`, `handful`, `shapes`, `offer` | the data structures, which know nothing of each other's meaning |
+//! | `entry`, `entries`, `items`, `stretches`, `values`, `edges`, `ranges`, `ascending`, `lanes`, `chunks`, `tournament`, `handful`, `shapes`, `offer` | the data structures, which know nothing of each other's meaning |
 
 mod absence;
 mod ahead;
@@ -64,6 +64,7 @@ mod shapes;
 mod sharing;
 mod sparse;
 mod status;
+mod stretches;
 mod tasks;
 #[cfg(test)]
 mod tests;
