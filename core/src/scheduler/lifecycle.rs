@@ -6,7 +6,6 @@ use std::{collections::VecDeque, ops::Range};
 use super::{
     Action, Scheduler,
     chunks::HoleEdges,
-    clients::give_back,
     edges::{EdgeId, Edges},
     entry::{Cause, Entry, Kind, queue_key},
     facts::{Part, Standing},
@@ -75,7 +74,7 @@ impl Scheduler {
             self.todo.push_back(Todo::Ended(id, range.clone()));
         }
         if from == State::Uploading {
-            give_back(self.clients.get_mut(&id.client), ENTRY_COST, &mut self.credit_check, self.now);
+            self.credit.give_back(self.clients.get_mut(&id.client), ENTRY_COST, self.now);
             self.end_upload(id);
             return self.say_taken(id);
         }
@@ -92,7 +91,7 @@ impl Scheduler {
             let own_cost = entry.own_cost();
             entry.args.let_go(&range, |first, cost| {
                 self.ledger.drop_row(id, Part::Args, first);
-                give_back(self.clients.get_mut(&id.client), cost + own_cost, &mut self.credit_check, self.now);
+                self.credit.give_back(self.clients.get_mut(&id.client), cost + own_cost, self.now);
             });
         }
         for edge_id in gone {
@@ -294,7 +293,7 @@ impl Scheduler {
                 let ledger = &mut self.ledger;
                 entry.values.remove(part.clone(), |first| ledger.drop_row(id, Part::Values, first));
                 if let Kind::Data(datum) = &entry.kind {
-                    give_back(self.clients.get_mut(&id.client), datum.len + ENTRY_COST, &mut self.credit_check, self.now);
+                    self.credit.give_back(self.clients.get_mut(&id.client), datum.len + ENTRY_COST, self.now);
                 }
             }
             State::Failed => {

@@ -11,6 +11,7 @@ use super::{
     absence::Absences,
     ascending::Ascending,
     clients::Client,
+    credit::CreditWatch,
     edges::Edges,
     entries::Entries,
     entry::{Entry, queue_key},
@@ -66,8 +67,7 @@ pub struct Scheduler {
     pub(super) next_recall: Duration,
     /// Runs that were asked back.
     pub(super) recalled: BTreeSet<RunId>,
-    /// When small credits are due.
-    pub(super) credit_check: Option<Duration>,
+    pub(super) credit: CreditWatch,
     /// Clients without a connection, by when they are taken to have left.
     pub(super) away: BTreeSet<(Duration, ClientId)>,
     /// Consequences of the event in hand. Empty between events, like all below.
@@ -102,6 +102,7 @@ impl Scheduler {
     pub fn new(config: Config) -> Self {
         Self {
             ledger: Ledger::new(config.journal),
+            credit: CreditWatch::new(&config),
             config,
             now: Duration::ZERO,
             clients: BTreeMap::new(),
@@ -122,7 +123,6 @@ impl Scheduler {
             recall_check: None,
             next_recall: Duration::ZERO,
             recalled: BTreeSet::new(),
-            credit_check: None,
             away: BTreeSet::new(),
             todo: VecDeque::new(),
             frees: BTreeMap::new(),
@@ -185,7 +185,7 @@ impl Scheduler {
     /// When [`Event::Tick`] is due if nothing else happens before.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
-        let checks = [self.lease_check, self.recall_check, self.credit_check, self.hand_over_check()];
+        let checks = [self.lease_check, self.recall_check, self.credit.due(), self.hand_over_check()];
         let rested = self.rests.first().map(|(until, _)| *until);
         let absence = self.away.first().map(|(until, _)| *until);
         checks.into_iter().chain([self.absences.next_end(), rested, absence]).flatten().min()

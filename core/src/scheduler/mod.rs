@@ -12,6 +12,7 @@
 //! | --- | --- |
 //! | `machine` | the struct, the order of work within one event |
 //! | `clients`, `register`, `results`, `fleet` | what clients and workers say |
+//! | `credit` | what clients may send |
 //! | `lease`, `absence`, `blame` | silence; what workers that are away have; whose fault a death is |
 //! | `sharing` | what is detached, published, and taken up by other clients |
 //! | `away` | clients without a connection, and what they are told when they return |
@@ -34,6 +35,7 @@ mod check;
 mod chunks;
 mod clients;
 mod copies;
+mod credit;
 mod draft;
 mod edges;
 mod entries;

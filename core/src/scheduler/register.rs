@@ -5,7 +5,6 @@ use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use super::{
     Scheduler,
-    clients::charge,
     edges::Edge,
     entry::{Cause, Entry},
     items::State,
@@ -68,7 +67,7 @@ impl Scheduler {
         }
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let cost = args.cost() + entry.own_cost();
-        charge(self.clients.get_mut(&id.client), cost, true, &mut self.credit_check, self.now);
+        self.credit.charge(self.clients.get_mut(&id.client), cost, true, self.now);
         let first = entry.items.len();
         entry.items.push(count, State::Waiting);
         self.ledger.touch_entry(id, entry);
