@@ -2,11 +2,13 @@
 
 use std::{ops::Range, sync::Arc};
 
+use smallvec::SmallVec;
+
 use super::{
     Scheduler,
-    entry::{Cause, Entry},
+    chunks::Chunk,
+    entry::Cause,
     fleet::{Run, nanos},
-    handful::Handful,
     items::State,
     register::spans_of,
 };
@@ -37,7 +39,7 @@ impl Scheduler {
         let part = (range.start - chunk.first) as u32..(range.end - chunk.first) as u32;
         let args = chunk.args(part);
         let relay = entry.rare.oddities.get(&range.start).is_some_and(|oddity| oddity.misses >= RELAY_AFTER);
-        let spans = entry.inputs_of(range.clone());
+        let spans = chunk.inputs_of(range.clone());
         let mut inputs = Vec::with_capacity(spans.len());
         for span in spans {
             self.add_inputs(&span, worker.who, relay, &mut inputs);
@@ -154,13 +156,12 @@ fn inline_bytes(input: &Input) -> usize {
     }
 }
 
-impl Entry {
-    /// The spans of keys that items read, each key once. The items' arguments lie in one chunk.
-    pub(super) fn inputs_of(&self, range: Range<u64>) -> Handful<Span> {
-        let mut spans = Handful::default();
-        let Some(chunk) = self.chunk_of(range.start) else { return spans };
-        for hole in chunk.holes {
-            let hole_first = chunk.first + u64::from(hole.first);
+impl Chunk<'_> {
+    /// The spans of keys that items of the chunk read, each key once.
+    pub(super) fn inputs_of(&self, range: Range<u64>) -> SmallVec<[Span; 1]> {
+        let mut spans = SmallVec::new();
+        for hole in self.holes {
+            let hole_first = self.first + u64::from(hole.first);
             let (start, end) = (range.start.max(hole_first), range.end.min(hole_first + u64::from(hole.count)));
             if start < end {
                 spans.extend(spans_of(&hole.source, start - hole_first..end - hole_first));
@@ -169,10 +170,9 @@ impl Entry {
         if spans.len() < 2 {
             return spans;
         }
-        let mut sorted: Vec<_> = spans.into_iter().collect();
-        sorted.sort_unstable_by_key(|span| (span.entry, span.first));
-        let mut joined = Handful::<Span>::default();
-        for span in sorted {
+        spans.sort_unstable_by_key(|span: &Span| (span.entry, span.first));
+        let mut joined = SmallVec::<[Span; 1]>::new();
+        for span in spans {
             match joined.last_mut() {
                 Some(last) if last.entry == span.entry && last.first + last.count >= span.first => {
                     last.count = last.count.max(span.first + span.count - last.first);

@@ -375,7 +375,7 @@ impl Scheduler {
         }
         self.ledger.touch_entry(id, entry);
         let len = entry.items.len();
-        for (_, consumer, consumers, _) in self.hits(id, &(len..u64::MAX)) {
+        for (consumer, consumers, _) in self.hits(id, &(len..u64::MAX)) {
             let Some(entry) = self.entries.get(&consumer) else { continue };
             let active: Vec<_> = entry.items.segments(consumers).filter(|segment| segment.state.is_active()).collect();
             let cause = self.no_such_item(id.key(len));

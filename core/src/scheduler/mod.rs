@@ -23,7 +23,7 @@
 //! | `queue`, `placement`, `assign`, `ahead`, `recall` | which items go to which worker, when |
 //! | `status`, `tasks`, `why` | what people see, and why others are not running |
 //! | `reads` | who may read which value |
-//! | `entry`, `entries`, `items`, `stretches`, `values`, `edges`, `ranges`, `ascending`, `lanes`, `chunks`, `tournament`, `handful`, `shapes`, `offer` | the data structures, which know nothing of each other's meaning |
+//! | `entry`, `entries`, `items`, `stretches`, `values`, `edges`, `ranges`, `ascending`, `lanes`, `chunks`, `tournament`, `shapes`, `offer` | the data structures, which know nothing of each other's meaning |
 
 mod absence;
 mod ahead;
@@ -42,7 +42,6 @@ mod entries;
 mod entry;
 mod facts;
 mod fleet;
-mod handful;
 mod items;
 mod lanes;
 mod lease;

@@ -5,6 +5,7 @@ use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use super::{
     Scheduler,
+    chunks::HoleEdges,
     edges::Edge,
     entry::{Cause, Entry},
     items::State,
@@ -91,7 +92,7 @@ impl Scheduler {
     pub(super) fn add_edges(&mut self, id: EntryId, first: u64) {
         let Some(entry) = self.entries.get(&id) else { return };
         let Some(chunk) = entry.chunk_of(first) else { return };
-        let mut ids = Vec::new();
+        let mut ids = HoleEdges::new();
         for (at, hole) in chunk.holes.iter().enumerate() {
             let start = first + u64::from(hole.first);
             let consumers = start..start + u64::from(hole.count);

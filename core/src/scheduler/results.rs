@@ -138,7 +138,8 @@ impl Scheduler {
             return;
         }
         // Whatever a worker says here, it can only cost what its own inputs cost.
-        let inputs = entry.inputs_of(run.first..run.first + u64::from(run.count));
+        let Some(chunk) = entry.chunk_of(run.first) else { return };
+        let inputs = chunk.inputs_of(run.first..run.first + u64::from(run.count));
         for &key in missing {
             let is_input = inputs.iter().any(|span| span.entry == key.entry && key.index.wrapping_sub(span.first) < span.count);
             let state = self.entries.get(&key.entry).and_then(|entry| entry.items.state(key.index));
