@@ -117,9 +117,11 @@ impl Scheduler {
         if let Some(worker) = self.fleet.workers.get_mut(&worker_id) {
             worker.ahead -= 1;
             worker.load_nanos = worker.load_nanos.saturating_add(nanos);
-            self.hungry.insert(worker_id);
+            if !worker.candidates.is_empty() {
+                self.hungry.insert(worker_id);
+            }
         }
-        self.rank(worker_id);
+        self.rank_later(worker_id);
     }
 
     /// Items went back to the queue: what was sent ahead to follow them is asked back.

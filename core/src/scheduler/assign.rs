@@ -1,17 +1,10 @@
 //! Making a run: its message, and its place in the books. Must not know: why this worker.
 
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
 use smallvec::SmallVec;
 
-use super::{
-    Scheduler,
-    chunks::Chunk,
-    entry::Cause,
-    fleet::{Run, nanos},
-    items::State,
-    register::spans_of,
-};
+use super::{Action, Scheduler, chunks::Chunk, entry::Cause, fleet::Run, items::State, register::spans_of};
 use crate::{
     TaskError, TaskErrorKind,
     codec::{Args, Source, Span, encode_into},
@@ -74,22 +67,23 @@ impl Scheduler {
             sent_ahead: ahead,
             ahead,
             suspect,
-            item_nanos: self.times.item_nanos(spec.task, nanos(self.config.batch_time)),
-            takes: self.shapes.get(entry.shape).filter(|shape| shape.takes_resources()).map(|shape| Arc::clone(&shape.requires)),
+            item_nanos: self.times.item_nanos(spec.task, self.batch_nanos),
+            takes: self.shapes.takes(entry.shape),
         };
         let assignment =
             Assignment { run: run_id, spec: spec.clone(), module: client.module, entry: id, first: range.start, args, inputs };
         self.next_run = if fault::is(Fault::RunIdsReused) { self.next_run % 16 } else { self.next_run } + 1;
-        self.tell_worker(worker_id, ToWorker::Assign(assignment));
+        self.out.push(Action::ToWorker(worker_id, ToWorker::Assign(assignment)));
         self.shift(id, range.clone(), if ahead { State::Waiting } else { State::Queued }, State::Processing);
-        if let Some(entry) = self.entries.get_mut(&id) {
+        let has_followers = self.entries.get_mut(&id).is_some_and(|entry| {
             entry.runs.insert(range.start, run_id);
-        }
+            !entry.edges.is_empty()
+        });
         if let Some(worker) = self.fleet.workers.get_mut(&worker_id) {
             if worker.runs.is_empty() {
                 worker.progress = self.now;
             }
-            worker.runs.insert(run_id, ());
+            worker.add_run(run_id);
             worker.suspects += u32::from(suspect);
             if let Some(takes) = &run.takes {
                 worker.offer.take(takes);
@@ -101,8 +95,12 @@ impl Scheduler {
             }
         }
         self.runs.insert(run_id, run);
-        self.rank(worker_id);
-        self.assigned.push_back((id, range));
+        if !ahead {
+            self.rank(worker_id);
+        }
+        if has_followers {
+            self.assigned.push_back((id, range));
+        }
         true
     }
 

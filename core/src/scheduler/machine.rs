@@ -15,7 +15,7 @@ use super::{
     edges::Edges,
     entries::Entries,
     entry::{Entry, queue_key},
-    fleet::{Fleet, Run},
+    fleet::{Fleet, Run, nanos},
     items::State,
     ledger::Ledger,
     queue::TaskTimes,
@@ -37,6 +37,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Scheduler {
     pub(super) config: Config,
+    /// Time that a batch should take, as the configuration says, in nanoseconds.
+    pub(super) batch_nanos: u64,
     /// Time of the event in hand.
     pub(super) now: Duration,
     pub(super) clients: BTreeMap<ClientId, Client>,
@@ -80,6 +82,8 @@ pub struct Scheduler {
     pub(super) waiting: VecDeque<EntryId>,
     /// Workers that may take more calls ahead.
     pub(super) hungry: BTreeSet<WorkerId>,
+    /// The worker whose place in the fleet's orders is still to be looked at.
+    pub(super) unranked: Option<WorkerId>,
     pub(super) out: Vec<Action>,
 }
 
@@ -103,6 +107,7 @@ impl Scheduler {
         Self {
             ledger: Ledger::new(config.journal),
             credit: CreditWatch::new(&config),
+            batch_nanos: nanos(config.batch_time),
             config,
             now: Duration::ZERO,
             clients: BTreeMap::new(),
@@ -129,6 +134,7 @@ impl Scheduler {
             assigned: VecDeque::new(),
             waiting: VecDeque::new(),
             hungry: BTreeSet::new(),
+            unranked: None,
             out: Vec::new(),
         }
     }
@@ -166,6 +172,7 @@ impl Scheduler {
         self.settle();
         self.say_frees();
         self.warn_of_hopeless();
+        self.rank_now();
         self.dispatch();
         self.send_ahead();
         if !self.todo.is_empty() {
@@ -173,6 +180,7 @@ impl Scheduler {
             self.settle();
             self.say_frees();
         }
+        self.rank_now();
         self.recall();
         self.give_credit();
         self.dismiss_drained();

@@ -148,6 +148,15 @@ impl Shapes {
         }
     }
 
+    /// What runs of a shape take of a worker, if anything.
+    pub(super) fn takes(&self, id: ShapeId) -> Option<Arc<Requirements>> {
+        if id == PLAIN {
+            return None;
+        }
+        let shape = self.shapes.get(&id).filter(|shape| shape.takes_resources())?;
+        Some(Arc::clone(&shape.requires))
+    }
+
     pub(super) fn get(&self, id: ShapeId) -> Option<&Shape> {
         self.shapes.get(&id)
     }
