@@ -30,7 +30,7 @@ impl Scheduler {
         }
         loop {
             while let Some((id, range)) = self.assigned.pop_front() {
-                for (_, follower, ..) in self.hits(id, &range).into_iter().take(LOOKED_AT) {
+                for (follower, ..) in self.hits(id, &range).into_iter().take(LOOKED_AT) {
                     self.try_ahead(follower);
                 }
             }
@@ -70,7 +70,7 @@ impl Scheduler {
         if held_back || entry.items.state(0) != Some(State::Waiting) {
             return None;
         }
-        let spans = entry.inputs_of(0..1);
+        let spans = entry.chunk_of(0)?.inputs_of(0..1);
         if spans.iter().map(|span| span.count).sum::<u64>() > MAX_INPUTS {
             return None;
         }
@@ -117,14 +117,16 @@ impl Scheduler {
         if let Some(worker) = self.fleet.workers.get_mut(&worker_id) {
             worker.ahead -= 1;
             worker.load_nanos = worker.load_nanos.saturating_add(nanos);
-            self.hungry.insert(worker_id);
+            if !worker.candidates.is_empty() {
+                self.hungry.insert(worker_id);
+            }
         }
-        self.rank(worker_id);
+        self.rank_later(worker_id);
     }
 
     /// Items went back to the queue: what was sent ahead to follow them is asked back.
     pub(super) fn recall_dependents(&mut self, id: EntryId, range: Range<u64>) {
-        for (_, consumer, consumers, _) in self.hits(id, &range) {
+        for (consumer, consumers, _) in self.hits(id, &range) {
             let Some(entry) = self.entries.get(&consumer).filter(|entry| entry.is_call()) else { continue };
             let Some(run_id) = entry.run_of(consumers.start) else { continue };
             let Some(run) = self.runs.get(&run_id).filter(|run| run.ahead) else { continue };

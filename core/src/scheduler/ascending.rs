@@ -113,7 +113,11 @@ impl<K: Number, V> Ascending<K, V> {
             Some(last) if number <= last.0.number() => match self.bisect(number) {
                 Ok(at) => self.slots.get_mut(at).and_then(|slot| slot.1.replace(value)),
                 Err(at) => {
-                    self.slots.insert(at, (key, Some(value)));
+                    // What was moved on by a little leaves its own place empty, just before.
+                    match at.checked_sub(1).and_then(|before| self.slots.get_mut(before)) {
+                        Some(slot) if slot.1.is_none() && at > self.start => *slot = (key, Some(value)),
+                        _ => self.slots.insert(at, (key, Some(value))),
+                    }
                     None
                 }
             },
@@ -133,7 +137,7 @@ impl<K: Number, V> Ascending<K, V> {
         let at = self.find(key.number())?;
         let value = self.slots.get_mut(at)?.1.take()?;
         self.len -= 1;
-        self.tidy();
+        self.tidy(at);
         Some(value)
     }
 
@@ -146,6 +150,12 @@ impl<K: Number, V> Ascending<K, V> {
         let (Ok(start) | Err(start)) = self.bisect(*numbers.start());
         let slots = self.slots.get(start..).unwrap_or_default().iter().filter_map(full);
         slots.take_while(move |(key, _)| key.number() <= *numbers.end())
+    }
+
+    /// The last one of this number or a lower one.
+    pub(super) fn before(&self, number: u64) -> Option<(&K, &V)> {
+        let end = self.bisect(number).map_or_else(|at| at, |at| at + 1);
+        self.slots.get(self.start..end)?.iter().rev().find_map(full)
     }
 
     pub(super) fn first(&self) -> Option<(&K, &V)> {
@@ -202,30 +212,61 @@ impl<K: Number, V> Ascending<K, V> {
         if at(start) == number { Ok(start) } else { Err(start) }
     }
 
-    /// Takes away empty slots at the end, those at the beginning once they are half, and all of them once they are the most; gives memory
-    /// back.
-    fn tidy(&mut self) {
-        while self.slots.last().is_some_and(|slot| slot.1.is_none()) {
-            self.slots.pop();
+    /// Keeps the bounds after slot `at` was emptied: there are no empty slots at the end, those at the beginning are fewer than half, and
+    /// those in all no more than the others.
+    fn tidy(&mut self, at: usize) {
+        if self.len == 0 {
+            self.slots.clear();
+            self.start = 0;
+            return self.shrink();
         }
-        while let Some((_, None)) = self.slots.get(self.start) {
-            self.start += 1;
+        if at == self.start {
+            self.skip_empty();
+        } else if at + 1 == self.slots.len() {
+            self.drop_empty_end();
         }
-        self.start = self.start.min(self.slots.len());
         if self.start > self.slots.len() / 2 + FEW {
             self.slots.drain(..self.start);
             self.start = 0;
+            self.shrink();
         }
         if self.slots.len() - self.start > 2 * self.len + FEW {
             self.slots.retain(|slot| slot.1.is_some());
             self.start = 0;
+            self.shrink();
         }
-        if let Some((key, _)) = self.slots.get(self.start) {
-            self.first = key.number();
+    }
+
+    /// Finds the first slot that is not empty, which there is.
+    #[inline]
+    fn skip_empty(&mut self) {
+        while let Some((key, value)) = self.slots.get(self.start) {
+            if value.is_some() {
+                self.first = key.number();
+                return;
+            }
+            self.start += 1;
         }
+    }
+
+    fn drop_empty_end(&mut self) {
+        while self.slots.pop_if(|slot| slot.1.is_none()).is_some() {}
+        self.shrink();
+    }
+
+    /// Gives memory back.
+    fn shrink(&mut self) {
         if self.slots.capacity() > 4 * self.slots.len() + FEW {
             self.slots.shrink_to(2 * self.slots.len());
         }
+    }
+}
+
+impl<K: Number, V> FromIterator<(K, V)> for Ascending<K, V> {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(things: I) -> Self {
+        let mut table = Self::default();
+        things.into_iter().for_each(|(key, value)| drop(table.insert(key, value)));
+        table
     }
 }
 
@@ -263,6 +304,7 @@ mod tests {
                 assert_eq!(table.live().first().map(|slot| slot.0), table.first().map(|(&key, _)| key));
                 for number in [0, 1, number, next / 2, next, next + 1] {
                     assert_eq!(table.get(&number), model.get(&number));
+                    assert_eq!(table.before(number), model.range(..=number).next_back());
                     assert!(table.range(number..=next.max(number)).eq(model.range(number..=next.max(number))));
                 }
             }

@@ -1,15 +1,10 @@
 //! Making a run: its message, and its place in the books. Must not know: why this worker.
 
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
-use super::{
-    Scheduler,
-    entry::{Cause, Entry},
-    fleet::{Run, nanos},
-    handful::Handful,
-    items::State,
-    register::spans_of,
-};
+use smallvec::SmallVec;
+
+use super::{Action, Scheduler, chunks::Chunk, entry::Cause, fleet::Run, items::State, register::spans_of};
 use crate::{
     TaskError, TaskErrorKind,
     codec::{Args, Source, Span, encode_into},
@@ -37,7 +32,7 @@ impl Scheduler {
         let part = (range.start - chunk.first) as u32..(range.end - chunk.first) as u32;
         let args = chunk.args(part);
         let relay = entry.rare.oddities.get(&range.start).is_some_and(|oddity| oddity.misses >= RELAY_AFTER);
-        let spans = entry.inputs_of(range.clone());
+        let spans = chunk.inputs_of(range.clone());
         let mut inputs = Vec::with_capacity(spans.len());
         for span in spans {
             self.add_inputs(&span, worker.who, relay, &mut inputs);
@@ -72,22 +67,23 @@ impl Scheduler {
             sent_ahead: ahead,
             ahead,
             suspect,
-            item_nanos: self.times.item_nanos(spec.task, nanos(self.config.batch_time)),
-            takes: self.shapes.get(entry.shape).filter(|shape| shape.takes_resources()).map(|shape| Arc::clone(&shape.requires)),
+            item_nanos: self.times.item_nanos(spec.task, self.batch_nanos),
+            takes: self.shapes.takes(entry.shape),
         };
         let assignment =
             Assignment { run: run_id, spec: spec.clone(), module: client.module, entry: id, first: range.start, args, inputs };
         self.next_run = if fault::is(Fault::RunIdsReused) { self.next_run % 16 } else { self.next_run } + 1;
-        self.tell_worker(worker_id, ToWorker::Assign(assignment));
+        self.out.push(Action::ToWorker(worker_id, ToWorker::Assign(assignment)));
         self.shift(id, range.clone(), if ahead { State::Waiting } else { State::Queued }, State::Processing);
-        if let Some(entry) = self.entries.get_mut(&id) {
+        let has_followers = self.entries.get_mut(&id).is_some_and(|entry| {
             entry.runs.insert(range.start, run_id);
-        }
+            !entry.edges.is_empty()
+        });
         if let Some(worker) = self.fleet.workers.get_mut(&worker_id) {
             if worker.runs.is_empty() {
                 worker.progress = self.now;
             }
-            worker.runs.insert(run_id, ());
+            worker.add_run(run_id);
             worker.suspects += u32::from(suspect);
             if let Some(takes) = &run.takes {
                 worker.offer.take(takes);
@@ -99,8 +95,12 @@ impl Scheduler {
             }
         }
         self.runs.insert(run_id, run);
-        self.rank(worker_id);
-        self.assigned.push_back((id, range));
+        if !ahead {
+            self.rank(worker_id);
+        }
+        if has_followers {
+            self.assigned.push_back((id, range));
+        }
         true
     }
 
@@ -154,13 +154,12 @@ fn inline_bytes(input: &Input) -> usize {
     }
 }
 
-impl Entry {
-    /// The spans of keys that items read, each key once. The items' arguments lie in one chunk.
-    pub(super) fn inputs_of(&self, range: Range<u64>) -> Handful<Span> {
-        let mut spans = Handful::default();
-        let Some(chunk) = self.chunk_of(range.start) else { return spans };
-        for hole in chunk.holes {
-            let hole_first = chunk.first + u64::from(hole.first);
+impl Chunk<'_> {
+    /// The spans of keys that items of the chunk read, each key once.
+    pub(super) fn inputs_of(&self, range: Range<u64>) -> SmallVec<[Span; 1]> {
+        let mut spans = SmallVec::new();
+        for hole in self.holes {
+            let hole_first = self.first + u64::from(hole.first);
             let (start, end) = (range.start.max(hole_first), range.end.min(hole_first + u64::from(hole.count)));
             if start < end {
                 spans.extend(spans_of(&hole.source, start - hole_first..end - hole_first));
@@ -169,10 +168,9 @@ impl Entry {
         if spans.len() < 2 {
             return spans;
         }
-        let mut sorted: Vec<_> = spans.into_iter().collect();
-        sorted.sort_unstable_by_key(|span| (span.entry, span.first));
-        let mut joined = Handful::<Span>::default();
-        for span in sorted {
+        spans.sort_unstable_by_key(|span: &Span| (span.entry, span.first));
+        let mut joined = SmallVec::<[Span; 1]>::new();
+        for span in spans {
             match joined.last_mut() {
                 Some(last) if last.entry == span.entry && last.first + last.count >= span.first => {
                     last.count = last.count.max(span.first + span.count - last.first);

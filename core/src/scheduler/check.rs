@@ -44,6 +44,7 @@ impl Scheduler {
                 && self.frees.is_empty()
                 && self.assigned.is_empty()
                 && self.waiting.is_empty()
+                && self.unranked.is_none()
                 && self.out.is_empty(),
             "work is left over"
         );
@@ -267,7 +268,7 @@ impl Scheduler {
         for (&id, run) in &self.runs {
             assert!(run.done < run.count, "run {id} is over");
             assert!(
-                self.fleet.workers.get(&run.worker).is_some_and(|worker| worker.runs.contains_key(&id)),
+                self.fleet.workers.get(&run.worker).is_some_and(|worker| worker.runs.contains(&id)),
                 "run {id} is not its worker's"
             );
             if let Some(entry) = self.entries.get(&run.entry) {
@@ -315,9 +316,9 @@ impl Scheduler {
 
     fn check_workers(&self) {
         let fleet = &self.fleet;
-        let (mut slots, mut crowded, mut eager) = (0, 0, 0);
+        let (mut slots, mut spare, mut crowded, mut eager) = (0, 0, 0, 0);
         for (&id, worker) in &fleet.workers {
-            let runs: Vec<_> = worker.runs.keys().filter_map(|run| self.runs.get(run)).collect();
+            let runs: Vec<_> = worker.runs.iter().filter_map(|run| self.runs.get(run)).collect();
             assert_eq!(runs.len(), worker.runs.len(), "worker {id} has runs that are over");
             assert_eq!(worker.ahead, runs.iter().filter(|run| run.ahead).count() as u64, "worker {id}: ahead");
             assert_eq!(worker.suspects as usize, runs.iter().filter(|run| run.suspect).count(), "worker {id}: suspects");
@@ -348,13 +349,16 @@ impl Scheduler {
                 assert!(coming.is_some_and(|coming| coming.contains(&id)), "worker {id} gets {key} for nobody");
             }
             let is_eligible = worker.takes_work() && !worker.load.pressed;
-            assert_eq!(fleet.spare.contains(&id), is_eligible && worker.active() < worker.slots(), "worker {id}: spare");
+            let idle = worker.slots().checked_sub(worker.active()).filter(|idle| is_eligible && *idle > 0);
+            assert_eq!(worker.spare_slots(), idle, "worker {id}: spare");
+            spare += u64::from(idle.is_some());
             let surplus = worker.active().checked_sub(worker.slots()).filter(|surplus| is_eligible && *surplus > 0);
             assert_eq!(worker.surplus(), surplus, "worker {id}: crowded");
             crowded += u64::from(surplus.is_some());
             eager += u64::from(is_eligible && worker.wants_any(self.config.pipeline));
         }
-        assert_eq!((slots, crowded, eager), (fleet.slots, fleet.crowded, fleet.eager), "slots, crowded and eager workers");
+        let counts = (fleet.slots, fleet.spare, fleet.crowded, fleet.eager);
+        assert_eq!((slots, spare, crowded, eager), counts, "slots; spare, crowded and eager workers");
         let is_stored =
             |key: &crate::ids::Key| self.entries.get(&key.entry).is_some_and(|entry| entry.rare.stored.contains_key(&key.index));
         for (process, key) in self.absences.iter() {
@@ -364,8 +368,6 @@ impl Scheduler {
         assert!(self.thin.iter().all(is_stored), "values that are gone have too few copies");
         let rests: usize = self.entries.iter().map(|(_, entry)| entry.rare.resting.len()).sum();
         assert_eq!(rests, self.rests.len(), "rests");
-        let known = |id| fleet.workers.contains_key(id);
-        assert!(fleet.spare.iter().all(known));
         let mut free: Vec<_> = fleet.workers.iter().filter_map(|(&id, worker)| Some((worker.room()?, id))).collect();
         free.sort_unstable();
         assert!(fleet.free.in_order().eq(free.iter().map(|(_, id)| *id)), "the order of those with room");

@@ -4,6 +4,7 @@
 use std::{collections::VecDeque, ops::Range};
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::edges::EdgeId;
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
 const SHORT: usize = 22;
 
 /// Edges of the holes, by the hole's position.
-pub(super) type HoleEdges = Vec<(u32, EdgeId)>;
+pub(super) type HoleEdges = SmallVec<[(u32, EdgeId); 1]>;
 
 /// All chunks of an entry. The first one has items that keep their arguments, if there is any; later ones need not.
 #[derive(Debug, Default)]
@@ -137,7 +138,7 @@ impl Chunks {
         if self.is_empty() && first == 0 && args.count() == 1 && run_len <= SHORT {
             let mut bytes = [0; SHORT];
             bytes[..run_len].copy_from_slice(args.run.bytes());
-            let reads = (!args.holes.is_empty()).then(|| Box::new(Reads { holes: args.holes, edges: Vec::new() }));
+            let reads = (!args.holes.is_empty()).then(|| Box::new(Reads { holes: args.holes, edges: HoleEdges::new() }));
             *self = Self::Short { len: run_len as u8, bytes, reads };
             return;
         }
@@ -146,7 +147,7 @@ impl Chunks {
             few => Box::new(few.widened()),
         };
         let count = args.count();
-        many.push_back(Whole { first, count, holding: count, args, edges: Vec::new() });
+        many.push_back(Whole { first, count, holding: count, args, edges: HoleEdges::new() });
         *self = Self::Many(many);
     }
 
@@ -154,7 +155,7 @@ impl Chunks {
     fn widened(&self) -> VecDeque<Whole> {
         let mut many = VecDeque::with_capacity(1);
         many.extend(self.short().map(|chunk| {
-            let (args, edges) = (chunk.args(0..1), chunk.edges.to_vec());
+            let (args, edges) = (chunk.args(0..1), chunk.edges.into());
             Whole { first: 0, count: 1, holding: 1, args, edges }
         }));
         many
@@ -297,7 +298,7 @@ mod tests {
         for given in [args(&[b"abc"], 0), args(&[b""], 1), args(&[&long[..SHORT]], 2), args(&[&long], 1)] {
             let mut chunks = Chunks::default();
             chunks.push(0, given.clone());
-            chunks.set_edges(0, vec![(0, 7)]);
+            chunks.set_edges(0, smallvec::smallvec![(0, 7)]);
             assert_eq!(matches!(chunks, Chunks::Short { .. }), given.run.bytes().len() <= SHORT);
             for is_alone in [true, false] {
                 let chunk = chunks.get(0).expect("here");

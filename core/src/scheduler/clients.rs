@@ -1,4 +1,4 @@
-//! What clients say, and their credit. Must not know: workers.
+//! What clients say. Must not know: workers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,17 +23,10 @@ use crate::{
     wire::{ENTRY_COST, FromClient, SharedSpec, StateCounts, ToClient},
 };
 
-/// Small credits wait so long for more.
-pub(super) const CREDIT_DELAY: Duration = Duration::from_millis(10);
 /// Different sets of requirements that a client's entries may have at a time: each is a queue, and what looks at all queues has an end.
 pub(super) const MAX_SHAPES: usize = 1024;
 /// Specs that are remembered of a client.
 const MAX_SPECS: usize = 64;
-/// A client is refused when it sends on although it overdrew its credit by more than so many bytes.
-const CREDIT_TOLERANCE: u64 = 8 << 20;
-/// A client that was there before a restart may have been told of more credit than the journal knows: by so many bytes at most, since no
-/// more wait to be written.
-const FORGOTTEN_CREDIT: u64 = 256 << 20;
 
 /// A client that has not left.
 #[derive(Debug)]
@@ -71,35 +64,6 @@ pub(super) struct Client {
     pub(super) catch_up: Option<CatchUp>,
     /// Its entries that have, or had, stored results whose arguments are kept.
     pub(super) lineage: BTreeSet<u64>,
-}
-
-impl Client {
-    /// Whether what is kept of it holds its credit back.
-    pub(super) fn is_full(&self, client_bytes: u64) -> bool {
-        self.owed > 0 && self.held >= client_bytes
-    }
-}
-
-/// A client sent something of that cost, which is kept or not.
-pub(super) fn charge(client: Option<&mut Client>, cost: u64, keep: bool, check: &mut Option<Duration>, now: Duration) {
-    if let Some(client) = client {
-        client.sent = client.sent.saturating_add(cost);
-        client.owed += cost;
-        if keep {
-            client.held += cost;
-        }
-        check.get_or_insert(now + CREDIT_DELAY);
-    }
-}
-
-/// The clients' bytes are no longer kept: credit that was held back for them may be due.
-pub(super) fn give_back(client: Option<&mut Client>, bytes: u64, check: &mut Option<Duration>, now: Duration) {
-    if let Some(client) = client {
-        client.held -= bytes;
-        if client.owed > 0 {
-            check.get_or_insert(now + CREDIT_DELAY);
-        }
-    }
 }
 
 impl Client {
@@ -407,11 +371,11 @@ impl Scheduler {
     pub(super) fn close_map(&mut self, id: EntryId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         if std::mem::take(&mut entry.open) {
-            give_back(self.clients.get_mut(&id.client), ENTRY_COST, &mut self.credit_check, self.now);
+            self.credit.give_back(self.clients.get_mut(&id.client), ENTRY_COST, self.now);
         }
         self.ledger.touch_entry(id, entry);
         let len = entry.items.len();
-        for (_, consumer, consumers, _) in self.hits(id, &(len..u64::MAX)) {
+        for (consumer, consumers, _) in self.hits(id, &(len..u64::MAX)) {
             let Some(entry) = self.entries.get(&consumer) else { continue };
             let active: Vec<_> = entry.items.segments(consumers).filter(|segment| segment.state.is_active()).collect();
             let cause = self.no_such_item(id.key(len));
@@ -495,48 +459,5 @@ impl Scheduler {
             return;
         };
         super::status::add(counts, entry.items.state_counts(span.first..span.first + span.count));
-    }
-
-    /// Whether a client may send on.
-    fn check_credit(&self, id: ClientId, message: &FromClient) -> Result<(), Refusal> {
-        use FromClient::{Call, Data, Items, Map};
-        let Some(client) =
-            self.clients.get(&id).filter(|_| matches!(message, Call { .. } | Map { .. } | Items { .. } | Data { .. }))
-        else {
-            return Ok(());
-        };
-        let overdrawn = client.sent.saturating_sub(client.granted);
-        let tolerance = CREDIT_TOLERANCE + if client.is_restored { FORGOTTEN_CREDIT } else { 0 };
-        if overdrawn > tolerance { Err(Refusal::Credit { bytes: overdrawn }) } else { Ok(()) }
-    }
-
-    /// Takes into account what a client sent, and what is kept of that.
-    fn charge(&mut self, id: ClientId, cost: u64, keep: bool) {
-        charge(self.clients.get_mut(&id), cost, keep, &mut self.credit_check, self.now);
-    }
-
-    /// Gives credit back: large amounts at once, small ones after a while, none while a client's arguments fill its share.
-    pub(super) fn give_credit(&mut self) {
-        let Some(check) = self.credit_check else { return };
-        let is_due = check <= self.now;
-        let mut rest = false;
-        let mut full = Vec::new();
-        for (&id, client) in &mut self.clients {
-            let bytes = client.owed.min(self.config.client_bytes.saturating_sub(client.held));
-            if bytes > 0 && (is_due || bytes > self.config.credit / 8) {
-                client.owed -= bytes;
-                client.granted = client.granted.saturating_add(bytes);
-                if bytes > self.config.credit / 4 || !fault::is(Fault::CreditLost) {
-                    self.out.push(Action::ToClient(id, ToClient::Credit { total: client.granted }));
-                }
-            }
-            if client.is_full(self.config.client_bytes) && !client.lineage.is_empty() {
-                full.push(id);
-            }
-            // What is owed to a client that fills its share is looked at again when some of it is given back.
-            rest |= client.owed > 0 && client.held < self.config.client_bytes;
-        }
-        self.credit_check = rest.then(|| if is_due { self.now + CREDIT_DELAY } else { check });
-        self.shed_lineage(full);
     }
 }

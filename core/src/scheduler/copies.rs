@@ -118,6 +118,9 @@ impl Scheduler {
 
     /// Lets draining workers go that have nothing more to do and nothing more to hand over, or have had the time for it.
     pub(super) fn dismiss_drained(&mut self) {
+        if self.fleet.draining.is_empty() {
+            return;
+        }
         let now = self.now;
         let done = |id: &WorkerId| {
             let worker = self.fleet.workers.get(id)?;

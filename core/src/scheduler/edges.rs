@@ -39,6 +39,11 @@ impl Edge {
         (first..first + (part.end - part.start), 1)
     }
 
+    /// Whether any of `items` is a producer here.
+    fn has_any(&self, items: &Range<u64>) -> bool {
+        self.producers.start < items.end && self.producers.end > items.start
+    }
+
     /// Those of `items` that are producers here.
     pub(super) fn overlap(&self, items: &Range<u64>) -> Range<u64> {
         let start = items.start.max(self.producers.start);
@@ -146,22 +151,39 @@ impl EdgeIndex {
         }
     }
 
+    /// Has the edges looked at that have any of `items` as a producer, in the order of [`of`](Self::of).
+    #[inline]
+    pub(super) fn each<'a>(&'a self, items: &Range<u64>, edges: &'a Edges, mut work: impl FnMut(EdgeId, &'a Edge)) {
+        if let Self::Many(_) = self {
+            return self.of(items.clone(), edges).for_each(|(id, edge)| work(id, edge));
+        }
+        for &id in self.few() {
+            if let Some(edge) = edges.get(id).filter(|edge| edge.has_any(items)) {
+                work(id, edge);
+            }
+        }
+    }
+
+    /// All edges, unless there may be many.
+    fn few(&self) -> &[EdgeId] {
+        match self {
+            Self::None | Self::Many(_) => &[],
+            Self::One(id) => std::slice::from_ref(id),
+            Self::Few(few) => few,
+        }
+    }
+
     /// The edges that have any of `items` as a producer, oldest first among few.
     pub(super) fn of<'a>(&'a self, items: Range<u64>, edges: &'a Edges) -> impl Iterator<Item = (EdgeId, &'a Edge)> {
         let (start, end) = (items.start, items.end);
-        let (few, levels) = match self {
-            Self::None => (&[][..], None),
-            Self::One(id) => (std::slice::from_ref(id), None),
-            Self::Few(few) => (&few[..], None),
-            Self::Many(levels) => (&[][..], Some(levels)),
-        };
+        let levels = if let Self::Many(levels) = self { Some(levels) } else { None };
         let in_levels = levels.into_iter().flat_map(|levels| levels.iter()).flat_map(move |(level, set)| {
             let reach = 1_u64.checked_shl(*level).map_or(0, |reach| start.saturating_sub(reach));
             set.range((reach, 0)..(end, 0)).map(|&(_, id)| id)
         });
-        few.iter().copied().chain(in_levels).filter_map(move |id| {
+        self.few().iter().copied().chain(in_levels).filter_map(move |id| {
             let edge = edges.get(id)?;
-            (edge.producers.start < end && edge.producers.end > start).then_some((id, edge))
+            edge.has_any(&items).then_some((id, edge))
         })
     }
 }

@@ -1,7 +1,11 @@
 //! Workers and their runs: joining, leaving, leases, and the orders in which workers are looked for. Must not know: what runs
 //! compute.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     Action, Departure, Scheduler, absence::Process, ascending::Ascending, blame::Death, offer::Offer, refusal::Refusal,
@@ -68,7 +72,7 @@ pub(super) struct Worker {
     /// When it last started or ended something.
     pub(super) progress: Duration,
     /// All its runs, oldest first.
-    pub(super) runs: Ascending<RunId, ()>,
+    pub(super) runs: VecDeque<RunId>,
     /// Those of them that wait for inputs which it computes itself.
     pub(super) ahead: u64,
     /// Those of them that hold one item which was running when another worker died.
@@ -98,25 +102,20 @@ pub(super) struct Worker {
 /// Where a worker is in the fleet's orders.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Standing {
-    free: Option<(u8, u64)>,
+    /// Among those with room, if it is one: its place, and its load below that.
+    room: Option<u64>,
     spare: bool,
     crowded: bool,
     eager: bool,
 }
 
-impl Standing {
-    /// As one number.
-    fn rank(self) -> Option<u64> {
-        self.free.map(|(place, load)| u64::from(place) << LOAD_BITS | load.min((1 << LOAD_BITS) - 1))
-    }
-}
-
 /// Places in the order of those with room: a slot that is idle, none, and one that should get something only if nobody else can.
-const IDLE: u8 = 0;
-const FULL: u8 = 1;
-const PRESSED: u8 = 2;
+const IDLE: u64 = 0;
+const FULL: u64 = 1 << LOAD_BITS;
+const PRESSED: u64 = 2 << LOAD_BITS;
 /// Bits of a load in that order; ones that take more are alike.
 const LOAD_BITS: u32 = 62;
+const MAX_LOAD: u64 = (1 << LOAD_BITS) - 1;
 
 impl Worker {
     /// Its process.
@@ -135,7 +134,12 @@ impl Worker {
 
     /// Whether there is room for more.
     pub(super) fn has_room(&self) -> bool {
-        self.place.free.is_some()
+        self.place.room.is_some()
+    }
+
+    /// How many of its slots have nothing to run, if it may be given something.
+    pub(super) fn spare_slots(&self) -> Option<u64> {
+        self.place.spare.then(|| self.slots() - self.active())
     }
 
     /// How many more runs than slots it has, if it may be relieved of them.
@@ -145,7 +149,7 @@ impl Worker {
 
     /// Its place in the order of those with room.
     pub(super) fn room(&self) -> Option<u64> {
-        self.place.rank()
+        self.place.room
     }
 
     /// Whether it has fewer runs than it should have, however short they are.
@@ -155,7 +159,25 @@ impl Worker {
 
     /// Estimated time until something new begins there, if there is room for it.
     pub(super) fn delay(&self) -> Option<u64> {
-        self.place.free.map(|(place, load)| if place == IDLE { 0 } else { load })
+        self.place.room.map(|room| if room < FULL { 0 } else { room & MAX_LOAD })
+    }
+
+    /// Gives it a run, its youngest.
+    pub(super) fn add_run(&mut self, run: RunId) {
+        if self.runs.back().is_none_or(|last| *last < run) {
+            self.runs.push_back(run);
+        } else if let Err(at) = self.runs.binary_search(&run) {
+            self.runs.insert(at, run);
+        }
+    }
+
+    /// Takes a run away, mostly its oldest.
+    fn drop_run(&mut self, run: RunId) {
+        if self.runs.pop_front_if(|first| *first == run).is_none()
+            && let Ok(at) = self.runs.binary_search(&run)
+        {
+            self.runs.remove(at);
+        }
     }
 
     /// Runs that do not wait for inputs.
@@ -168,18 +190,15 @@ impl Worker {
             return Standing::default();
         }
         let (active, slots) = (self.active(), self.slots());
-        let load = self.load_nanos / slots;
+        let load = (self.load_nanos / slots).min(MAX_LOAD);
         if self.load.pressed {
             // One thing at a time, and only if nobody else has room: memory may come free by nothing but that.
-            return Standing { free: self.runs.is_empty().then_some((PRESSED, load)), ..Standing::default() };
+            return Standing { room: self.runs.is_empty().then_some(PRESSED | load), ..Standing::default() };
         }
-        let has_room = self.wants_any(pipeline) || (active < MAX_RUNS * slots && load < 2 * batch_nanos);
-        Standing {
-            free: has_room.then_some((if active < slots { IDLE } else { FULL }, load)),
-            spare: active < slots,
-            crowded: active > slots,
-            eager: self.wants_any(pipeline),
-        }
+        let (spare, crowded, eager) = (active < slots, active > slots, self.wants_any(pipeline));
+        let has_room = eager || (active < MAX_RUNS * slots && load < 2 * batch_nanos);
+        let place = if spare { IDLE } else { FULL };
+        Standing { room: has_room.then_some(place | load), spare, crowded, eager }
     }
 }
 
@@ -192,8 +211,8 @@ pub(super) struct Fleet {
     pub(super) free: Tournament,
     /// Numbers in it that nobody has.
     vacant: Vec<u32>,
-    /// Those with slots that have nothing to run.
-    pub(super) spare: BTreeSet<WorkerId>,
+    /// How many have slots that have nothing to run.
+    pub(super) spare: u64,
     /// How many have more runs than slots.
     pub(super) crowded: u64,
     /// How many have fewer runs than they should, and are not short of memory.
@@ -207,17 +226,11 @@ pub(super) struct Fleet {
 impl Fleet {
     /// Puts a worker where it belongs in the orders, or takes it out when it is gone.
     fn place(&mut self, (id, seat): (WorkerId, u32), old: Standing, new: Standing) {
-        if old == new {
-            return;
+        if old.room != new.room {
+            self.free.rank(seat, id, new.room);
         }
-        if old.free != new.free {
-            self.free.rank(seat, id, new.rank());
-        }
-        match (old.spare, new.spare) {
-            (true, false) => drop(self.spare.remove(&id)),
-            (false, true) => drop(self.spare.insert(id)),
-            _ => {}
-        }
+        self.spare -= u64::from(old.spare);
+        self.spare += u64::from(new.spare);
         self.crowded -= u64::from(old.crowded);
         self.crowded += u64::from(new.crowded);
         self.eager -= u64::from(old.eager);
@@ -249,7 +262,7 @@ impl Scheduler {
             heard: self.now,
             probed: false,
             progress: self.now,
-            runs: Ascending::default(),
+            runs: VecDeque::new(),
             ahead: 0,
             suspects: 0,
             load_nanos: 0,
@@ -285,13 +298,29 @@ impl Scheduler {
         self.review_thin();
     }
 
+    /// As [`rank`](Self::rank), at the latest before anybody looks at the fleet's orders: mostly something about the same worker changes
+    /// again before then.
+    pub(super) fn rank_later(&mut self, id: WorkerId) {
+        if let Some(other) = self.unranked.replace(id)
+            && other != id
+        {
+            self.rank(other);
+        }
+    }
+
+    /// Ranks what was put off.
+    pub(super) fn rank_now(&mut self) {
+        if let Some(id) = self.unranked.take() {
+            self.rank(id);
+        }
+    }
+
     /// Puts a worker where it belongs in the fleet's orders, after something about it changed.
     pub(super) fn rank(&mut self, id: WorkerId) {
         let Some(worker) = self.fleet.workers.get_mut(&id) else { return };
-        let batch_nanos = nanos(self.config.batch_time);
-        let new = worker.standing(self.config.pipeline, batch_nanos);
+        let new = worker.standing(self.config.pipeline, self.batch_nanos);
         let (old, seat) = (std::mem::replace(&mut worker.place, new), worker.seat);
-        if old.free.is_none() && new.free.is_some() {
+        if old.room.is_none() && new.room.is_some() {
             self.shapes.unstick(id, &worker.offer);
         }
         self.fleet.place((id, seat), old, new);
@@ -310,7 +339,7 @@ impl Scheduler {
         }
         let process = worker.process();
         let mut running = Vec::new();
-        for &run_id in worker.runs.keys() {
+        for &run_id in &worker.runs {
             let Some(run) = self.close_run(run_id) else { continue };
             let range = run.first + u64::from(run.done)..run.first + u64::from(run.count);
             if run.started {
@@ -349,21 +378,21 @@ impl Scheduler {
             entry.runs.remove(run.first + u64::from(run.done));
         }
         if let Some(worker) = self.fleet.workers.get_mut(&run.worker) {
-            worker.runs.remove(&run_id);
+            worker.drop_run(run_id);
             worker.suspects -= u32::from(run.suspect);
             if run.ahead {
                 worker.ahead -= 1;
             } else {
                 worker.load_nanos -= run.nanos();
             }
-            if run.sent_ahead {
+            if run.sent_ahead && !worker.candidates.is_empty() {
                 self.hungry.insert(run.worker);
             }
             if let Some(takes) = run.takes.as_ref().filter(|_| !fault::is(Fault::ResourceKept)) {
                 worker.offer.give_back(takes);
                 self.shapes.unstick(run.worker, &worker.offer);
             }
-            self.rank(run.worker);
+            self.rank_later(run.worker);
         }
         Some(run)
     }

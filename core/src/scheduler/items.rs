@@ -1,8 +1,8 @@
-//! The states of an entry's items: one byte each, in chunks, of which fully released ones are dropped. Must not know: why an
-//! item is in a state.
+//! The states of an entry's items, in chunks, of which fully released ones are dropped. Must not know: why an item is in a state.
 
 use std::{collections::VecDeque, ops::Range};
 
+use super::stretches::Stretches;
 use crate::wire::StateCounts;
 
 /// Items in a chunk.
@@ -317,7 +317,7 @@ pub(super) struct Many {
 #[derive(Debug, Default)]
 struct Chunk {
     /// Empty once all are released.
-    states: Vec<u8>,
+    states: Stretches,
     /// Missing values of each item; empty while nobody misses any.
     missing: Vec<u32>,
     /// Items that are not released.
@@ -345,10 +345,7 @@ impl Many {
             }
             let more = left.min(CHUNK - offset);
             if let Some(chunk) = self.chunks.back_mut() {
-                if chunk.states.is_empty() && count > 1 {
-                    chunk.states.reserve_exact(more as usize);
-                }
-                chunk.states.resize((offset + more) as usize, state as u8);
+                chunk.states.push(more as usize, state as u8);
                 chunk.live += more as u32;
             }
             self.len += more;
@@ -365,12 +362,9 @@ impl Many {
         let at = ((first - self.base) / CHUNK) as usize;
         let end = end.min(self.base + (at as u64 + 1) * CHUNK);
         let offset = (first % CHUNK) as usize;
-        let Some(rest) = self.chunks.get(at).and_then(|chunk| chunk.states.get(offset..)) else {
-            return released(end);
-        };
-        let Some(&byte) = rest.first() else { return released(end) };
-        let alike = count_alike(&rest[..(end - first) as usize], byte);
-        Segment { first, end: first + alike as u64, state: state_of(byte), wanted: byte & UNWANTED == 0 }
+        let alike = self.chunks.get(at).and_then(|chunk| chunk.states.alike(offset, offset + (end - first) as usize));
+        let Some((byte, alike_end)) = alike else { return released(end) };
+        Segment { first, end: first + (alike_end - offset) as u64, state: state_of(byte), wanted: byte & UNWANTED == 0 }
     }
 
     fn set(&mut self, range: Range<u64>, from: State, to: State) {
@@ -378,10 +372,10 @@ impl Many {
         self.counts[from as usize] -= count;
         self.counts[to as usize] += count;
         self.each_chunk(range, |chunk, part| {
-            for byte in &mut chunk.states[part.clone()] {
-                debug_assert_eq!(*byte & !UNWANTED, from as u8);
-                *byte = *byte & UNWANTED | to as u8;
-            }
+            chunk.states.change(part.clone(), |byte| {
+                debug_assert_eq!(byte & !UNWANTED, from as u8);
+                byte & UNWANTED | to as u8
+            });
             if to == State::Released {
                 chunk.live -= part.len() as u32;
                 if chunk.live == 0 && chunk.states.len() as u64 == CHUNK {
@@ -398,8 +392,8 @@ impl Many {
     fn unwant(&mut self, range: Range<u64>) {
         let range = range.start.max(self.base)..range.end.min(self.len);
         self.each_chunk(range, |chunk, part| {
-            if let Some(states) = chunk.states.get_mut(part) {
-                states.iter_mut().for_each(|byte| *byte |= UNWANTED);
+            if part.end <= chunk.states.len() {
+                chunk.states.change(part, |byte| byte | UNWANTED);
             }
         });
     }
@@ -441,15 +435,6 @@ impl Many {
             at = end;
         }
     }
-}
-
-/// How many of the first ones are this byte. Blocks of them are compared at a time, which takes a few instructions.
-fn count_alike(bytes: &[u8], byte: u8) -> usize {
-    const BLOCK: usize = 64;
-    let blocks =
-        bytes.chunks_exact(BLOCK).take_while(|block| block.iter().fold(0, |differs, other| differs | (other ^ byte)) == 0);
-    let alike = blocks.count() * BLOCK;
-    alike + bytes[alike..].iter().take_while(|&&other| other == byte).count()
 }
 
 fn counts_of(counts: &[u64; STATES.len()]) -> StateCounts {

@@ -3,14 +3,14 @@
 
 use std::{collections::VecDeque, ops::Range};
 
+use smallvec::SmallVec;
+
 use super::{
     Action, Scheduler,
     chunks::HoleEdges,
-    clients::give_back,
     edges::{EdgeId, Edges},
     entry::{Cause, Entry, Kind, queue_key},
     facts::{Part, Standing},
-    handful::Handful,
     items::{Segment, State},
     machine::Todo,
 };
@@ -75,14 +75,14 @@ impl Scheduler {
             self.todo.push_back(Todo::Ended(id, range.clone()));
         }
         if from == State::Uploading {
-            give_back(self.clients.get_mut(&id.client), ENTRY_COST, &mut self.credit_check, self.now);
+            self.credit.give_back(self.clients.get_mut(&id.client), ENTRY_COST, self.now);
             self.end_upload(id);
             return self.say_taken(id);
         }
         if from.is_active() == to.is_active() && from.is_holding() == to.is_holding() {
             return;
         }
-        let mut gone = Handful::default();
+        let mut gone = SmallVec::new();
         // Borrowed apart: the chunks belong to the entry, the edges and the list of things to do do not.
         let (edges, todo) = (&mut self.edges, &mut self.todo);
         entry.args.each_edges(&range, |part, first, holes, of_chunk| {
@@ -92,7 +92,7 @@ impl Scheduler {
             let own_cost = entry.own_cost();
             entry.args.let_go(&range, |first, cost| {
                 self.ledger.drop_row(id, Part::Args, first);
-                give_back(self.clients.get_mut(&id.client), cost + own_cost, &mut self.credit_check, self.now);
+                self.credit.give_back(self.clients.get_mut(&id.client), cost + own_cost, self.now);
             });
         }
         for edge_id in gone {
@@ -184,7 +184,7 @@ impl Scheduler {
     }
 
     fn announce_made(&mut self, id: EntryId, range: Range<u64>) {
-        for (_, consumer, consumers, times) in self.hits(id, &range) {
+        for (consumer, consumers, times) in self.hits(id, &range) {
             self.arrive(consumer, consumers, times);
         }
     }
@@ -192,7 +192,7 @@ impl Scheduler {
     /// Consumers miss `times` values less each.
     fn arrive(&mut self, id: EntryId, range: Range<u64>, times: u32) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
-        let (mut ready, mut caught_up) = (Handful::<Range<u64>>::default(), Handful::default());
+        let (mut ready, mut caught_up) = (SmallVec::<[Range<u64>; 1]>::new(), SmallVec::<[u64; 1]>::new());
         let (mut at, end) = (range.start, range.end.min(entry.items.len()));
         while at < end {
             let segment = entry.items.segment(at, end);
@@ -232,7 +232,7 @@ impl Scheduler {
             if fault::is(Fault::CancelNotPassedOn) && matches!(cause, Cause::Cancelled) {
                 continue;
             }
-            for (_, consumer, consumers, _) in self.hits(id, &(item..item + 1)) {
+            for (consumer, consumers, _) in self.hits(id, &(item..item + 1)) {
                 let Some(entry) = self.entries.get(&consumer) else { continue };
                 let active: Vec<_> = entry.items.segments(consumers).filter(|segment| segment.state.is_active()).collect();
                 for segment in active {
@@ -242,24 +242,29 @@ impl Scheduler {
         }
     }
 
-    /// Edges that read any of these items, with the consumers, and how many of the items each of them reads.
-    pub(super) fn hits(&self, id: EntryId, range: &Range<u64>) -> Handful<(EdgeId, EntryId, Range<u64>, u32)> {
-        let entry = self.entries.get(&id).filter(|entry| !entry.edges.is_empty());
-        let found = entry.into_iter().flat_map(|entry| entry.edges.of(range.clone(), &self.edges));
-        found
-            .map(|(edge_id, edge)| {
+    /// Who reads any of these items, an edge each: the consumers, and how many of the items each of them reads.
+    pub(super) fn hits(&self, id: EntryId, range: &Range<u64>) -> SmallVec<[(EntryId, Range<u64>, u32); 1]> {
+        let mut hits = SmallVec::new();
+        if let Some(entry) = self.entries.get(&id) {
+            entry.edges.each(range, &self.edges, |_, edge| {
                 let (consumers, times) = edge.consumers_of(range);
-                (edge_id, edge.consumer, consumers, times)
-            })
-            .collect()
+                hits.push((edge.consumer, consumers, times));
+            });
+        }
+        hits
     }
 
     /// Releases those of the items that neither the client nor a dependent needs, and the entry when nothing is left of it.
     fn release_unneeded(&mut self, id: EntryId, range: Range<u64>) {
         let mut at = range.start;
-        while let Some(entry) = self.entries.get(&id)
-            && at < range.end.min(entry.items.len())
-        {
+        loop {
+            let Some(entry) = self.entries.get(&id) else { return };
+            if at >= range.end.min(entry.items.len()) {
+                if entry.is_over() {
+                    self.drop_entry(id);
+                }
+                return;
+            }
             let segment = entry.items.segment(at, range.end);
             at = segment.end;
             if segment.wanted || segment.state == State::Released {
@@ -272,9 +277,6 @@ impl Scheduler {
                     self.release_part(id, part, segment.state, need);
                 }
             }
-        }
-        if self.entries.get(&id).is_some_and(|entry| entry.is_over()) {
-            self.drop_entry(id);
         }
     }
 
@@ -294,7 +296,7 @@ impl Scheduler {
                 let ledger = &mut self.ledger;
                 entry.values.remove(part.clone(), |first| ledger.drop_row(id, Part::Values, first));
                 if let Kind::Data(datum) = &entry.kind {
-                    give_back(self.clients.get_mut(&id.client), datum.len + ENTRY_COST, &mut self.credit_check, self.now);
+                    self.credit.give_back(self.clients.get_mut(&id.client), datum.len + ENTRY_COST, self.now);
                 }
             }
             State::Failed => {
@@ -326,14 +328,13 @@ impl Scheduler {
             let part = (items.start - range.start) as usize..(items.end - range.start) as usize;
             needs[part].iter_mut().for_each(|old| *old = need.max(*old));
         };
-        for (_, edge) in entry.edges.of(range.clone(), &self.edges) {
+        entry.edges.each(&range, &self.edges, |_, edge| {
             let part = edge.overlap(&range);
             if !edge.each {
                 let is_active = edge.active > 0 && !fault::is(Fault::FreedTooEarly);
-                raise(part, if is_active { Need::Value } else { Need::Lineage });
-                continue;
+                return raise(part, if is_active { Need::Value } else { Need::Lineage });
             }
-            let Some(consumer) = self.entries.get(&edge.consumer) else { continue };
+            let Some(consumer) = self.entries.get(&edge.consumer) else { return };
             let (consumers, _) = edge.consumers_of(&range);
             let back = |item: u64| item - edge.consumers.start + edge.producers.start;
             for segment in consumer.items.segments(consumers) {
@@ -342,7 +343,7 @@ impl Scheduler {
                     raise(back(segment.first)..back(segment.end), need);
                 }
             }
-        }
+        });
         let mut at = range.start;
         let pieces = needs.chunk_by(|a, b| a == b).map(|piece| {
             let first = at;
@@ -360,9 +361,9 @@ fn shift_edges(
     (from, to): (State, State),
     edges: &mut Edges,
     todo: &mut VecDeque<Todo>,
-    gone: &mut Handful<EdgeId>,
+    gone: &mut SmallVec<[EdgeId; 1]>,
 ) {
-    of_chunk.retain(|&(hole, edge_id)| {
+    of_chunk.retain(|&mut (hole, edge_id)| {
         let (Some(hole), Some(edge)) = (holes.get(hole as usize), edges.get_mut(edge_id)) else { return false };
         let hole_first = first + u64::from(hole.first);
         let (start, end) = (part.start.max(hole_first), part.end.min(hole_first + u64::from(hole.count)));

@@ -5,7 +5,6 @@ use std::ops::Range;
 
 use super::{
     Scheduler,
-    clients::CREDIT_DELAY,
     items::{Segment, State},
 };
 use crate::ids::{ClientId, EntryId};
@@ -22,10 +21,8 @@ impl Scheduler {
     pub(super) fn note_lineage(&mut self, id: EntryId) {
         let Some(client) = self.clients.get_mut(&id.client) else { return };
         client.lineage.insert(id.seq);
-        if client.is_full(self.config.client_bytes) {
-            // Whether something can go is decided there.
-            self.credit_check.get_or_insert(self.now + CREDIT_DELAY);
-        }
+        // If it fills its share, whether something can go is decided there.
+        self.credit.note(client, self.now);
     }
 
     /// Where arguments that only a loss would need fill most of a client's share, lets them go, those of the oldest entries first, until there

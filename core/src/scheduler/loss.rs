@@ -301,7 +301,7 @@ impl Scheduler {
 
     /// Consumers that need a value that was there miss it again.
     pub(super) fn unmake(&mut self, key: Key) {
-        for (_, consumer, consumers, times) in self.hits(key.entry, &(key.index..key.index + 1)) {
+        for (consumer, consumers, times) in self.hits(key.entry, &(key.index..key.index + 1)) {
             let Some(entry) = self.entries.get_mut(&consumer) else { continue };
             let active: Vec<_> = entry.items.segments(consumers).filter(|segment| segment.state.is_active()).collect();
             for segment in active {

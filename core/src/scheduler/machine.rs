@@ -11,10 +11,11 @@ use super::{
     absence::Absences,
     ascending::Ascending,
     clients::Client,
+    credit::CreditWatch,
     edges::Edges,
     entries::Entries,
     entry::{Entry, queue_key},
-    fleet::{Fleet, Run},
+    fleet::{Fleet, Run, nanos},
     items::State,
     ledger::Ledger,
     queue::TaskTimes,
@@ -36,6 +37,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Scheduler {
     pub(super) config: Config,
+    /// Time that a batch should take, as the configuration says, in nanoseconds.
+    pub(super) batch_nanos: u64,
     /// Time of the event in hand.
     pub(super) now: Duration,
     pub(super) clients: BTreeMap<ClientId, Client>,
@@ -66,8 +69,7 @@ pub struct Scheduler {
     pub(super) next_recall: Duration,
     /// Runs that were asked back.
     pub(super) recalled: BTreeSet<RunId>,
-    /// When small credits are due.
-    pub(super) credit_check: Option<Duration>,
+    pub(super) credit: CreditWatch,
     /// Clients without a connection, by when they are taken to have left.
     pub(super) away: BTreeSet<(Duration, ClientId)>,
     /// Consequences of the event in hand. Empty between events, like all below.
@@ -80,6 +82,8 @@ pub struct Scheduler {
     pub(super) waiting: VecDeque<EntryId>,
     /// Workers that may take more calls ahead.
     pub(super) hungry: BTreeSet<WorkerId>,
+    /// The worker whose place in the fleet's orders is still to be looked at.
+    pub(super) unranked: Option<WorkerId>,
     pub(super) out: Vec<Action>,
 }
 
@@ -102,6 +106,8 @@ impl Scheduler {
     pub fn new(config: Config) -> Self {
         Self {
             ledger: Ledger::new(config.journal),
+            credit: CreditWatch::new(&config),
+            batch_nanos: nanos(config.batch_time),
             config,
             now: Duration::ZERO,
             clients: BTreeMap::new(),
@@ -122,13 +128,13 @@ impl Scheduler {
             recall_check: None,
             next_recall: Duration::ZERO,
             recalled: BTreeSet::new(),
-            credit_check: None,
             away: BTreeSet::new(),
             todo: VecDeque::new(),
             frees: BTreeMap::new(),
             assigned: VecDeque::new(),
             waiting: VecDeque::new(),
             hungry: BTreeSet::new(),
+            unranked: None,
             out: Vec::new(),
         }
     }
@@ -166,6 +172,7 @@ impl Scheduler {
         self.settle();
         self.say_frees();
         self.warn_of_hopeless();
+        self.rank_now();
         self.dispatch();
         self.send_ahead();
         if !self.todo.is_empty() {
@@ -173,6 +180,7 @@ impl Scheduler {
             self.settle();
             self.say_frees();
         }
+        self.rank_now();
         self.recall();
         self.give_credit();
         self.dismiss_drained();
@@ -185,7 +193,7 @@ impl Scheduler {
     /// When [`Event::Tick`] is due if nothing else happens before.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Duration> {
-        let checks = [self.lease_check, self.recall_check, self.credit_check, self.hand_over_check()];
+        let checks = [self.lease_check, self.recall_check, self.credit.due(), self.hand_over_check()];
         let rested = self.rests.first().map(|(until, _)| *until);
         let absence = self.away.first().map(|(until, _)| *until);
         checks.into_iter().chain([self.absences.next_end(), rested, absence]).flatten().min()

@@ -12,6 +12,7 @@
 //! | --- | --- |
 //! | `machine` | the struct, the order of work within one event |
 //! | `clients`, `register`, `results`, `fleet` | what clients and workers say |
+//! | `credit` | what clients may send |
 //! | `lease`, `absence`, `blame` | silence; what workers that are away have; whose fault a death is |
 //! | `sharing` | what is detached, published, and taken up by other clients |
 //! | `away` | clients without a connection, and what they are told when they return |
@@ -22,7 +23,7 @@
 //! | `queue`, `placement`, `assign`, `ahead`, `recall` | which items go to which worker, when |
 //! | `status`, `tasks`, `why` | what people see, and why others are not running |
 //! | `reads` | who may read which value |
-//! | `entry`, `entries`, `items`, `values`, `edges`, `ranges`, `ascending`, `lanes`, `chunks`, `tournament`, `handful`, `shapes`, `offer` | the data structures, which know nothing of each other's meaning |
+//! | `entry`, `entries`, `items`, `stretches`, `values`, `edges`, `ranges`, `ascending`, `lanes`, `chunks`, `tournament`, `shapes`, `offer` | the data structures, which know nothing of each other's meaning |
 
 mod absence;
 mod ahead;
@@ -34,13 +35,13 @@ mod check;
 mod chunks;
 mod clients;
 mod copies;
+mod credit;
 mod draft;
 mod edges;
 mod entries;
 mod entry;
 mod facts;
 mod fleet;
-mod handful;
 mod items;
 mod lanes;
 mod lease;
@@ -64,6 +65,7 @@ mod shapes;
 mod sharing;
 mod sparse;
 mod status;
+mod stretches;
 mod tasks;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Scheduler,
+    chunks::Chunk,
     entry::Entry,
     fleet::Worker,
     items::State,
@@ -62,13 +63,13 @@ impl Scheduler {
         self.fleet.free.in_order().take(LOOKED_AT).find(|&id| self.wants_any(id) && self.can_run(id, shape, false))
     }
 
-    /// The worker for a batch that begins with this item; `None` if nobody who can run it has room.
-    pub(super) fn choose_worker(&self, entry: &Entry, item: u64, suspect: bool) -> Option<WorkerId> {
+    /// The worker for a batch that begins with this item, of that chunk; `None` if nobody who can run it has room.
+    pub(super) fn choose_worker(&self, entry: &Entry, chunk: &Chunk<'_>, item: u64, suspect: bool) -> Option<WorkerId> {
         let least = self.least_loaded(entry.shape, suspect)?;
         if entry.rare.oddities.get(&item).is_some_and(|oddity| oddity.not_local) {
             return Some(least);
         }
-        let (local, total) = self.local_bytes(entry, item);
+        let (local, total) = self.local_bytes(chunk, item);
         let delay = |id| self.fleet.workers.get(&id).and_then(Worker::delay);
         let mut best = (delay(least)?.saturating_add(total.saturating_mul(BYTE_NANOS)), least);
         for (id, bytes) in local {
@@ -87,10 +88,10 @@ impl Scheduler {
     }
 
     /// Bytes of the item's stored inputs on each worker that has any, and in all.
-    fn local_bytes(&self, entry: &Entry, item: u64) -> (BTreeMap<WorkerId, u64>, u64) {
+    fn local_bytes(&self, chunk: &Chunk<'_>, item: u64) -> (BTreeMap<WorkerId, u64>, u64) {
         let (mut local, mut total) = (BTreeMap::new(), 0_u64);
         let mut left = LOOKED_AT;
-        for span in entry.inputs_of(item..item + 1) {
+        for span in chunk.inputs_of(item..item + 1) {
             let Some(producer) = self.entries.get(&span.entry).filter(|producer| !producer.rare.stored.is_empty()) else {
                 continue;
             };
@@ -106,10 +107,9 @@ impl Scheduler {
         (local, total)
     }
 
-    /// Where a batch from `first` with at most `count` items ends: shorter when its bytes would be too many for a message, or when
+    /// Where a batch from `first` with at most `count` items of a chunk ends: shorter when its bytes would be too many for a message, or when
     /// the next item's own input is on another worker.
-    pub(super) fn trim_batch(&self, entry: &Entry, first: u64, count: u64, worker: WorkerId) -> u64 {
-        let Some(chunk) = entry.chunk_of(first) else { return first + 1 };
+    pub(super) fn trim_batch(&self, chunk: &Chunk<'_>, first: u64, count: u64, worker: WorkerId) -> u64 {
         let mut count = count.max(1);
         let start = first - chunk.first;
         for hole in chunk.holes {
@@ -131,7 +131,7 @@ impl Scheduler {
             }
         }
         while count > 1 {
-            let bytes = self.batch_bytes(entry, first, count);
+            let bytes = self.batch_bytes(chunk, first, count);
             if bytes <= RUN_BYTES as u64 {
                 break;
             }
@@ -141,8 +141,7 @@ impl Scheduler {
     }
 
     /// Bytes that the arguments and inline inputs of a batch of several items have; what all of them share is not counted.
-    fn batch_bytes(&self, entry: &Entry, first: u64, count: u64) -> u64 {
-        let Some(chunk) = entry.chunk_of(first) else { return 0 };
+    fn batch_bytes(&self, chunk: &Chunk<'_>, first: u64, count: u64) -> u64 {
         let start = first - chunk.first;
         let mut bytes = chunk.len_of(start as u32..(start + count) as u32) as u64;
         for hole in chunk.holes {

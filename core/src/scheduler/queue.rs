@@ -101,18 +101,17 @@ impl Scheduler {
         let Some(spec) = entry.spec() else { return Attempt::Passed };
         let limit = piece.end.min(chunk.range().end) - piece.start;
         let remaining = entry.items.count(super::items::State::Queued);
-        let batch_nanos = nanos(self.config.batch_time);
         let (fitting, grows) = match suspect {
             true => (1, false),
-            false => self.times.batch_items(spec.task, batch_nanos, remaining, self.fleet.slots, limit),
+            false => self.times.batch_items(spec.task, self.batch_nanos, remaining, self.fleet.slots, limit),
         };
-        let Some(mut worker) = self.choose_worker(entry, piece.start, suspect) else { return self.no_taker(entry) };
+        let Some(mut worker) = self.choose_worker(entry, &chunk, piece.start, suspect) else { return self.no_taker(entry) };
         // Small batches that are but a measure are not worth a long queue: larger ones follow when the first are back.
         if grows && !self.wants_any(worker) {
             let Some(eager) = self.eager(entry.shape) else { return Attempt::Passed };
             worker = eager;
         }
-        let end = self.trim_batch(entry, piece.start, fitting, worker);
+        let end = self.trim_batch(&chunk, piece.start, fitting, worker);
         match self.assign(id, Range { start: piece.start, end }, worker, suspect, false) {
             true => Attempt::Assigned,
             false => Attempt::Passed,

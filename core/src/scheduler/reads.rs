@@ -14,7 +14,7 @@ impl Scheduler {
     pub fn may_read(&self, worker: WorkerId, key: Key) -> bool {
         let Some(worker) = self.fleet.workers.get(&worker) else { return false };
         worker.copies.contains(&key)
-            || worker.runs.keys().filter_map(|run| self.runs.get(run)).any(|run| {
+            || worker.runs.iter().filter_map(|run| self.runs.get(run)).any(|run| {
                 let items = run.first..run.first + u64::from(run.count);
                 let chunks = self.entries.get(&run.entry).map(|entry| entry.args.iter());
                 chunks.into_iter().flatten().filter(|chunk| chunk.first < items.end && items.start < chunk.range().end).any(

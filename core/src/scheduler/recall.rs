@@ -1,6 +1,6 @@
 //! Taking unstarted runs back from crowded workers when others have nothing to do. Must not know: what is placed where afterwards.
 
-use super::{Scheduler, fleet::nanos, shapes::PLAIN};
+use super::{Scheduler, shapes::PLAIN};
 use crate::{
     ids::{RunId, WorkerId},
     wire::ToWorker,
@@ -17,7 +17,7 @@ impl Scheduler {
     /// run. Queues that will be through in about a batch's time anyway are left alone, until that time has passed.
     pub(super) fn recall(&mut self) {
         self.recall_check = None;
-        if !self.shapes.is_idle() || self.fleet.spare.is_empty() || self.fleet.crowded == 0 {
+        if !self.shapes.is_idle() || self.fleet.spare == 0 || self.fleet.crowded == 0 {
             return;
         }
         if self.now < self.next_recall {
@@ -26,11 +26,10 @@ impl Scheduler {
         }
         self.next_recall = self.now.saturating_add(self.config.batch_time / PAUSE_PART);
         let mut spare = self.spare_slots();
-        let batch_nanos = nanos(self.config.batch_time);
         for (surplus, id) in self.most_crowded() {
             let Some(worker) = self.fleet.workers.get(&id) else { continue };
             let due = worker.progress.saturating_add(self.config.batch_time);
-            let is_soon_through = worker.load_nanos / worker.slots() < 2 * batch_nanos && self.now < due;
+            let is_soon_through = worker.load_nanos / worker.slots() < 2 * self.batch_nanos && self.now < due;
             let mut left = surplus;
             for run in self.unstarted(id) {
                 let Some(taker) = self.taker(run, &mut spare).filter(|_| left > 0) else { continue };
@@ -72,12 +71,12 @@ impl Scheduler {
         }
     }
 
-    /// Workers with idle slots, and how many; slots for what is being recalled already are left out.
+    /// Workers with idle slots, and how many; slots for what is being recalled already are left out. A walk, as that over the crowded ones.
     fn spare_slots(&self) -> Vec<(WorkerId, u64)> {
         let mut spoken_for = self.recalled.len() as u64;
-        let workers = self.fleet.spare.iter().filter_map(|&id| Some((id, self.fleet.workers.get(&id)?))).take(LOOKED_AT);
-        let idle = workers.map(|(id, worker)| {
-            let slots = worker.slots() - worker.active();
+        let workers = self.fleet.workers.iter();
+        let spare = workers.filter_map(|(&id, worker)| Some((id, worker.spare_slots()?))).take(LOOKED_AT);
+        let idle = spare.map(|(id, slots)| {
             let taken = spoken_for.min(slots);
             spoken_for -= taken;
             (id, slots - taken)
@@ -98,6 +97,6 @@ impl Scheduler {
         let can_go = |id: &&RunId| {
             !self.recalled.contains(id) && self.runs.get(id).is_some_and(|run| !run.started && !run.ahead && !run.suspect)
         };
-        worker.runs.keys().rev().filter(can_go).take(LOOKED_AT * 4).copied().collect()
+        worker.runs.iter().rev().filter(can_go).take(LOOKED_AT * 4).copied().collect()
     }
 }

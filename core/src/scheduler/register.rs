@@ -5,7 +5,7 @@ use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use super::{
     Scheduler,
-    clients::charge,
+    chunks::HoleEdges,
     edges::Edge,
     entry::{Cause, Entry},
     items::State,
@@ -68,7 +68,7 @@ impl Scheduler {
         }
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let cost = args.cost() + entry.own_cost();
-        charge(self.clients.get_mut(&id.client), cost, true, &mut self.credit_check, self.now);
+        self.credit.charge(self.clients.get_mut(&id.client), cost, true, self.now);
         let first = entry.items.len();
         entry.items.push(count, State::Waiting);
         self.ledger.touch_entry(id, entry);
@@ -92,7 +92,7 @@ impl Scheduler {
     pub(super) fn add_edges(&mut self, id: EntryId, first: u64) {
         let Some(entry) = self.entries.get(&id) else { return };
         let Some(chunk) = entry.chunk_of(first) else { return };
-        let mut ids = Vec::new();
+        let mut ids = HoleEdges::new();
         for (at, hole) in chunk.holes.iter().enumerate() {
             let start = first + u64::from(hole.first);
             let consumers = start..start + u64::from(hole.count);

@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::{
     Config, Scheduler,
     away::LONGEST_ABSENCE,
-    clients::{CREDIT_DELAY, Client},
+    clients::Client,
     draft::Draft,
     entry::Kind,
     facts::{ClientFact, Fact, NameFact},
@@ -228,7 +228,7 @@ impl Scheduler {
         // Nobody is here yet who could be told.
         self.out.clear();
         self.frees.clear();
-        self.credit_check = (!self.clients.is_empty()).then_some(CREDIT_DELAY);
+        self.credit.look_at_all(self.now);
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     Scheduler,
     ascending::Ascending,
     entry::Cause,
-    fleet::{Run, nanos},
+    fleet::Run,
     items::{Segment, State},
     machine::Todo,
     refusal::Refusal,
@@ -42,7 +42,6 @@ impl Scheduler {
     }
 
     pub(super) fn finished(&mut self, worker: WorkerId, id: RunId, outcome: Outcome, elapsed: Duration) -> Result<(), Refusal> {
-        let batch_nanos = nanos(self.config.batch_time);
         let Some(run) = own_run(&mut self.runs, worker, id)? else { return Ok(()) };
         let count = outcome.values.count();
         if !is_sound(run, &outcome) {
@@ -51,11 +50,12 @@ impl Scheduler {
         run.started = true;
         let (entry_id, was_ahead) = (run.entry, run.ahead);
         let first = run.first + u64::from(run.done);
-        let (before, left) = (run.nanos(), run.count - run.done - count);
-        let stats = self.times.record(run.task, run.count, count, elapsed, batch_nanos);
+        let left = run.count - run.done - count;
+        let stats = self.times.record(run.task, run.count, count, elapsed, self.batch_nanos);
         if left == 0 {
             self.close_run(id);
         } else {
+            let before = run.nanos();
             run.done += count;
             run.item_nanos = stats;
             let after = run.nanos();
@@ -66,7 +66,7 @@ impl Scheduler {
                 entry.runs.remove(first);
                 entry.runs.insert(first + u64::from(count), id);
             }
-            self.rank(worker);
+            self.rank_later(worker);
         }
         self.progressed(worker);
         if was_ahead {
@@ -138,7 +138,8 @@ impl Scheduler {
             return;
         }
         // Whatever a worker says here, it can only cost what its own inputs cost.
-        let inputs = entry.inputs_of(run.first..run.first + u64::from(run.count));
+        let Some(chunk) = entry.chunk_of(run.first) else { return };
+        let inputs = chunk.inputs_of(run.first..run.first + u64::from(run.count));
         for &key in missing {
             let is_input = inputs.iter().any(|span| span.entry == key.entry && key.index.wrapping_sub(span.first) < span.count);
             let state = self.entries.get(&key.entry).and_then(|entry| entry.items.state(key.index));
@@ -150,14 +151,14 @@ impl Scheduler {
 
     /// Applies how consecutive items from `first` ended.
     fn take_outcome(&mut self, worker: WorkerId, id: EntryId, first: u64, outcome: Outcome) {
+        if outcome.stored.is_empty() && outcome.errors.is_empty() && outcome.dropped.is_empty() {
+            return self.take_values(id, first, outcome.values);
+        }
         if !self.entries.contains_key(&id) {
             self.forget_stored(worker, id, first, &outcome);
             return;
         }
         let Outcome { first: offset, values, stored, errors, dropped } = outcome;
-        if stored.is_empty() && errors.is_empty() && dropped.is_empty() {
-            return self.take_values(id, first, values);
-        }
         let at = |item: u32| item - offset;
         let mut ends: Vec<(u32, End)> = Vec::with_capacity(stored.len() + errors.len() + dropped.len());
         ends.extend(stored.into_iter().map(|stored| (at(stored.item), End::Stored(stored))));
@@ -195,13 +196,18 @@ impl Scheduler {
             self.ledger.put_values(id, segment.first, &part);
             entry.values.insert(segment.first, part);
             entry.forget_oddities(segment.range());
+            let (is_needed, is_shared) = (!entry.edges.is_empty(), entry.rare.sharing.is_some());
             self.shift(id, segment.range(), State::Processing, State::Inline);
-            self.todo.push_back(Todo::Made(id, segment.range()));
+            if is_needed {
+                self.todo.push_back(Todo::Made(id, segment.range()));
+            }
             if !segment.wanted {
                 self.todo.push_back(Todo::Free(id, segment.range()));
                 continue;
             }
-            self.tell_takers(id, &segment.range());
+            if is_shared {
+                self.tell_takers(id, &segment.range());
+            }
             match &mut to_tell {
                 Some(last) if last.end == segment.first => last.end = segment.end,
                 last => {
@@ -313,16 +319,26 @@ fn own_run(runs: &mut Ascending<RunId, Run>, worker: WorkerId, id: RunId) -> Res
 fn is_sound(run: &Run, outcome: &Outcome) -> bool {
     let count = outcome.values.count();
     let range = outcome.first..outcome.first.saturating_add(count);
-    let mut others: Vec<u32> = outcome.stored.iter().map(|stored| stored.item).collect();
-    others.extend(outcome.errors.iter().map(|error| error.item));
-    others.extend(&outcome.dropped);
-    others.sort_unstable();
     outcome.values.is_valid()
         && count > 0
         && outcome.first == run.done
         && range.end <= run.count
-        && others.iter().all(|item| range.contains(item))
-        && others.windows(2).all(|pair| pair[0] != pair[1])
+        && others_of(outcome).is_none_or(|others| {
+            others.iter().all(|item| range.contains(item)) && others.windows(2).all(|pair| pair[0] != pair[1])
+        })
+}
+
+/// The items of an outcome that have no value there, if there are any, in order.
+fn others_of(outcome: &Outcome) -> Option<Vec<u32>> {
+    let Outcome { stored, errors, dropped, .. } = outcome;
+    if stored.is_empty() && errors.is_empty() && dropped.is_empty() {
+        return None;
+    }
+    let mut others: Vec<u32> = stored.iter().map(|stored| stored.item).collect();
+    others.extend(errors.iter().map(|error| error.item));
+    others.extend(dropped);
+    others.sort_unstable();
+    Some(others)
 }
 
 /// The values of items `range`, of a run whose first item is `first`.

@@ -53,8 +53,8 @@ pub(super) struct Shapes {
     /// By what they ask for, and by wished memory.
     known: BTreeMap<Arc<Requirements>, BTreeMap<u64, ShapeId>>,
     next: ShapeId,
-    /// The first ready entry of every shape that is not stuck.
-    heads: BTreeSet<(QueueKey, ShapeId)>,
+    /// The first ready entry of every shape that is not stuck, in order. There are few shapes, and nearly every event changes one of these.
+    heads: Vec<(QueueKey, ShapeId)>,
     stuck: BTreeSet<ShapeId>,
     /// Whether a shape may have become one that nobody can run.
     is_doubtful: bool,
@@ -66,7 +66,7 @@ impl Default for Shapes {
             shapes: BTreeMap::from([(PLAIN, Shape::default())]),
             known: BTreeMap::new(),
             next: PLAIN + 1,
-            heads: BTreeSet::new(),
+            heads: Vec::new(),
             stuck: BTreeSet::new(),
             is_doubtful: false,
         }
@@ -146,6 +146,15 @@ impl Shapes {
             self.stuck.remove(&id);
             self.shapes.remove(&id);
         }
+    }
+
+    /// What runs of a shape take of a worker, if anything.
+    pub(super) fn takes(&self, id: ShapeId) -> Option<Arc<Requirements>> {
+        if id == PLAIN {
+            return None;
+        }
+        let shape = self.shapes.get(&id).filter(|shape| shape.takes_resources())?;
+        Some(Arc::clone(&shape.requires))
     }
 
     pub(super) fn get(&self, id: ShapeId) -> Option<&Shape> {
@@ -251,14 +260,28 @@ impl Shapes {
         let Some(shape) = self.shapes.get_mut(&id) else { return };
         let head = if shape.stuck { None } else { shape.ready.first() };
         let old = std::mem::replace(&mut shape.head, head);
-        if old == head {
-            return;
+        if old != head {
+            self.move_head(old.map(|old| (old, id)), head.map(|head| (head, id)));
         }
-        if let Some(old) = old {
-            self.heads.remove(&(old, id));
-        }
-        if let Some(head) = head {
-            self.heads.insert((head, id));
+    }
+
+    /// Takes one out of the table of heads, and puts one in.
+    fn move_head(&mut self, old: Option<(QueueKey, ShapeId)>, new: Option<(QueueKey, ShapeId)>) {
+        let heads = &mut self.heads;
+        let from = old.and_then(|old| heads.binary_search(&old).ok());
+        let to = new.map(|new| (heads.partition_point(|head| *head < new), new));
+        match (from, to) {
+            (Some(from), Some((to, new))) if to <= from => {
+                heads[to..=from].rotate_right(1);
+                heads[to] = new;
+            }
+            (Some(from), Some((to, new))) => {
+                heads[from..to].rotate_left(1);
+                heads[to - 1] = new;
+            }
+            (Some(from), None) => drop(heads.remove(from)),
+            (None, Some((to, new))) => heads.insert(to, new),
+            (None, None) => {}
         }
     }
 
@@ -273,7 +296,7 @@ impl Shapes {
             assert!(*count > 0 || *id == PLAIN, "shape {id} is kept for nothing");
             let head = ready.first().copied().filter(|_| !shape.stuck);
             assert_eq!(shape.head, head, "shape {id}: head");
-            assert!(head.is_none_or(|head| self.heads.contains(&(head, *id))), "shape {id} is overlooked");
+            assert!(head.is_none_or(|head| self.heads.binary_search(&(head, *id)).is_ok()), "shape {id} is overlooked");
             assert_eq!(self.stuck.contains(id), shape.stuck, "shape {id}: stuck?");
             if *id == PLAIN {
                 continue;

@@ -5,6 +5,8 @@ use std::{
     ops::{Deref, DerefMut, Range},
 };
 
+use super::ascending::Ascending;
+
 /// A tree that is but a pointer while it is empty. What only reads it sees a tree.
 #[expect(clippy::box_collection, reason = "a pointer is smaller than a tree's head, and most are empty")]
 #[derive(Debug)]
@@ -58,7 +60,7 @@ impl<V> DerefMut for Sparse<V> {
     }
 }
 
-/// Things by item, of which there is mostly one.
+/// Things by item, of which there is mostly one, or new ones belong behind the others.
 #[derive(Debug, Default)]
 pub(super) enum Few<V> {
     #[default]
@@ -66,8 +68,7 @@ pub(super) enum Few<V> {
     /// Of an item whose number takes 32 bits at most.
     One(u32, V),
     /// At least two, or one of a higher number.
-    #[expect(clippy::box_collection, reason = "a pointer is smaller than a tree's head, and this is rare")]
-    Many(Box<BTreeMap<u64, V>>),
+    Many(Box<Ascending<u64, V>>),
 }
 
 impl<V: Copy> Few<V> {
@@ -79,9 +80,9 @@ impl<V: Copy> Few<V> {
         match self {
             Self::None => *self = Self::single(item, value),
             Self::One(one, there) if u64::from(*one) == item => *there = value,
-            Self::One(one, there) => *self = Self::Many(Box::new(BTreeMap::from([((*one).into(), *there), (item, value)]))),
-            Self::Many(tree) => {
-                tree.insert(item, value);
+            Self::One(one, there) => *self = Self::Many(Box::new([((*one).into(), *there), (item, value)].into_iter().collect())),
+            Self::Many(table) => {
+                table.insert(item, value);
             }
         }
     }
@@ -90,17 +91,20 @@ impl<V: Copy> Few<V> {
         match self {
             Self::One(one, _) if u64::from(*one) == item => *self = Self::None,
             Self::None | Self::One(..) => {}
-            Self::Many(tree) => {
-                tree.remove(&item);
-                if tree.len() < 2 {
-                    *self = tree.first_key_value().map_or(Self::None, |(&one, &value)| Self::single(one, value));
+            Self::Many(table) => {
+                table.remove(&item);
+                if table.len() < 2 {
+                    *self = table.first().map_or(Self::None, |(&one, &value)| Self::single(one, value));
                 }
             }
         }
     }
 
     fn single(item: u64, value: V) -> Self {
-        u32::try_from(item).map_or_else(|_| Self::Many(Box::new(BTreeMap::from([(item, value)]))), |item| Self::One(item, value))
+        match u32::try_from(item) {
+            Ok(item) => Self::One(item, value),
+            Err(_) => Self::Many(Box::new([(item, value)].into_iter().collect())),
+        }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, V)> + '_ {
@@ -112,7 +116,7 @@ impl<V: Copy> Few<V> {
         match self {
             Self::One(one, value) if u64::from(*one) <= item => Some(((*one).into(), *value)),
             Self::None | Self::One(..) => None,
-            Self::Many(tree) => tree.range(..=item).next_back().map(|(&at, &value)| (at, value)),
+            Self::Many(table) => table.before(item).map(|(&at, &value)| (at, value)),
         }
     }
 
@@ -126,7 +130,7 @@ impl<V: Copy> Few<V> {
         let (one, many) = match self {
             Self::None => (None, None),
             Self::One(one, value) => (Some(((*one).into(), *value)).filter(|(one, _)| items.contains(one)), None),
-            Self::Many(tree) => (None, Some(tree.range(items))),
+            Self::Many(table) => (None, items.end.checked_sub(1).map(|last| table.range(items.start..=last))),
         };
         one.into_iter().chain(many.into_iter().flatten().map(|(&at, &value)| (at, value)))
     }

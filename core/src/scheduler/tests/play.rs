@@ -751,7 +751,7 @@ impl Play {
             }
         }
         // As much at a time as a client's share is.
-        while let Some(deadline) = self.scheduler.credit_check {
+        while let Some(deadline) = self.scheduler.credit.due() {
             self.now = deadline.max(self.now);
             self.event(Event::Tick);
         }
