@@ -186,16 +186,19 @@ pub(crate) async fn put_coming(
 ) -> Result<(), BlobError> {
     let (mut send, recv) = open(connection, request).await?;
     set_priority(&send, len);
+    let mut got = 0;
     let written = async {
-        let mut got = 0;
         while let Some(mut pieces) = coming.next().await {
             got += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
             let written = within(STALL, send.get().write_all_chunks(&mut pieces)).await?;
             written.map_err(|error| BlobError::Lost { reason: error.to_string() })?;
         }
-        if got == len { Ok(()) } else { Err(BlobError::Length { expected: len, got }) }
+        Ok(())
     };
     let written = written.await;
+    if written.is_ok() && got != len {
+        return Err(BlobError::Length { expected: len, got });
+    }
     taken(send, recv, written).await
 }
 
