@@ -94,10 +94,11 @@ fn damage_is_an_error_or_undone() {
     let whole = fs::read(&path).expect("there");
     let look = |bytes: &[u8]| {
         fs::write(&path, bytes).expect("written");
+        let began = Instant::now();
         loop {
             match Store::open(&scratch.0, CLUSTER) {
                 // The store unlocks nothing when it panics, and a child that another test starts has its file for a moment.
-                Err(JournalFault::InUse) => std::thread::yield_now(),
+                Err(JournalFault::InUse) if began.elapsed() < PATIENCE => std::thread::yield_now(),
                 store => return store.and_then(|store| facts(&store)),
             }
         }
