@@ -63,21 +63,23 @@ impl Peers {
 
     /// Gives a value to the first of these workers, which hands it on to the others, or to the scheduler if there are none.
     pub(crate) async fn upload(&self, key: Key, data: Encoded, hash: Hash, route: &[Place]) -> Result<(), BlobError> {
-        let len = data.len() as u64;
-        match route {
-            [place, then @ ..] => {
-                let request = BlobRequest::Put { key, len, hash, grant: Some(place.grant), then: then.to_vec() };
-                blobs::put(&self.connection(place.address).await?, &request, data).await
-            }
-            [] => blobs::put(&self.scheduler, &BlobRequest::Put { key, len, hash, grant: None, then: Vec::new() }, data).await,
-        }
+        let (connection, request) = self.way(key, data.len() as u64, hash, route).await?;
+        blobs::put(&connection, &request, data).await
     }
 
     /// Gives a value that is still coming in to the first of these workers, which hands it on to the others.
     pub(crate) async fn hand_on(&self, key: Key, len: u64, hash: Hash, route: &[Place], coming: Exit) -> Result<(), BlobError> {
-        let [place, then @ ..] = route else { return Ok(()) };
+        let (connection, request) = self.way(key, len, hash, route).await?;
+        blobs::put_coming(&connection, &request, len, coming).await
+    }
+
+    /// Where a value begins its route, and what is said there: with the scheduler, if the route is empty.
+    async fn way(&self, key: Key, len: u64, hash: Hash, route: &[Place]) -> Result<(Connection, BlobRequest), BlobError> {
+        let Some((place, then)) = route.split_first() else {
+            return Ok((self.scheduler.clone(), BlobRequest::Put { key, len, hash, grant: None, then: Vec::new() }));
+        };
         let request = BlobRequest::Put { key, len, hash, grant: Some(place.grant), then: then.to_vec() };
-        blobs::put_coming(&self.connection(place.address).await?, &request, len, coming).await
+        Ok((self.connection(place.address).await?, request))
     }
 
     /// The scheduler's connection.

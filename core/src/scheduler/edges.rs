@@ -153,13 +153,13 @@ impl EdgeIndex {
 
     /// Has the edges looked at that have any of `items` as a producer, in the order of [`of`](Self::of).
     #[inline]
-    pub(super) fn each<'a>(&'a self, items: &Range<u64>, edges: &'a Edges, mut work: impl FnMut(EdgeId, &'a Edge)) {
+    pub(super) fn each<'a>(&'a self, items: &Range<u64>, edges: &'a Edges, mut work: impl FnMut(&'a Edge)) {
         if let Self::Many(_) = self {
-            return self.of(items.clone(), edges).for_each(|(id, edge)| work(id, edge));
+            return self.of(items.clone(), edges).for_each(|(_, edge)| work(edge));
         }
         for &id in self.few() {
             if let Some(edge) = edges.get(id).filter(|edge| edge.has_any(items)) {
-                work(id, edge);
+                work(edge);
             }
         }
     }

@@ -246,7 +246,7 @@ impl Scheduler {
     pub(super) fn hits(&self, id: EntryId, range: &Range<u64>) -> SmallVec<[(EntryId, Range<u64>, u32); 1]> {
         let mut hits = SmallVec::new();
         if let Some(entry) = self.entries.get(&id) {
-            entry.edges.each(range, &self.edges, |_, edge| {
+            entry.edges.each(range, &self.edges, |edge| {
                 let (consumers, times) = edge.consumers_of(range);
                 hits.push((edge.consumer, consumers, times));
             });
@@ -328,7 +328,7 @@ impl Scheduler {
             let part = (items.start - range.start) as usize..(items.end - range.start) as usize;
             needs[part].iter_mut().for_each(|old| *old = need.max(*old));
         };
-        entry.edges.each(&range, &self.edges, |_, edge| {
+        entry.edges.each(&range, &self.edges, |edge| {
             let part = edge.overlap(&range);
             if !edge.each {
                 let is_active = edge.active > 0 && !fault::is(Fault::FreedTooEarly);

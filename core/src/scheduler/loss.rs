@@ -1,6 +1,6 @@
 //! Stored values: where they are, and what to do when they are gone. Must not know: inline values.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     Action, Departure, Scheduler,
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// Places named to whoever is to fetch a value.
+/// Places named to whoever is to fetch a value, or to give one.
 const MAX_PLACES: usize = 3;
 /// Workers that are named when data is lost with them.
 const MAX_BEEN: usize = 8;
@@ -157,16 +157,13 @@ impl Scheduler {
 
     /// The places of workers, of which each but the last one hands on to the next.
     fn route(&self, workers: &[WorkerId], key: Key, who: Identity) -> Vec<Place> {
-        let mut route = VecDeque::<Place>::new();
+        let mut route = Vec::new();
         for (at, &id) in workers.iter().enumerate().rev() {
             let before = at.checked_sub(1).and_then(|before| self.fleet.workers.get(&workers[before]));
-            let who = before.map_or(who, |worker| worker.who);
-            let Some(worker) = self.fleet.workers.get(&id) else { continue };
-            let Some(address) = worker.hello.listen else { continue };
-            let grant = Grant::issue_to_hand_on(&worker.hello.grant_secret, key, who, route.make_contiguous());
-            route.push_front(Place { worker: id, address, grant });
+            let place = self.place(id, key, before.map_or(who, |worker| worker.who), &route);
+            route.splice(..0, place);
         }
-        route.into()
+        route
     }
 
     /// Data is no longer on its way to a worker, as far as this side knows.
@@ -331,12 +328,13 @@ impl Scheduler {
         // Different keys begin with different replicas.
         let skip = usize::try_from(key.index.wrapping_add(key.entry.seq)).unwrap_or(0) % replicas.workers.len().max(1);
         let turned = replicas.workers.iter().cycle().skip(skip).take(replicas.workers.len());
-        turned.filter_map(|&worker| self.place(worker, key, who)).take(MAX_PLACES).collect()
+        turned.filter_map(|&worker| self.place(worker, key, who, &[])).take(MAX_PLACES).collect()
     }
 
-    fn place(&self, id: WorkerId, key: Key, who: Identity) -> Option<Place> {
+    /// Where `who` can fetch a value from a worker, or give it one that goes on to the places of `then`.
+    fn place(&self, id: WorkerId, key: Key, who: Identity, then: &[Place]) -> Option<Place> {
         let worker = self.fleet.workers.get(&id)?;
         let address = worker.hello.listen?;
-        Some(Place { worker: id, address, grant: Grant::issue(&worker.hello.grant_secret, key, who) })
+        Some(Place { worker: id, address, grant: Grant::issue_to_hand_on(&worker.hello.grant_secret, key, who, then) })
     }
 }

@@ -151,7 +151,7 @@ impl Scheduler {
 
     /// Applies how consecutive items from `first` ended.
     fn take_outcome(&mut self, worker: WorkerId, id: EntryId, first: u64, outcome: Outcome) {
-        if outcome.stored.is_empty() && outcome.errors.is_empty() && outcome.dropped.is_empty() {
+        if are_all_values(&outcome) {
             return self.take_values(id, first, outcome.values);
         }
         if !self.entries.contains_key(&id) {
@@ -323,22 +323,24 @@ fn is_sound(run: &Run, outcome: &Outcome) -> bool {
         && count > 0
         && outcome.first == run.done
         && range.end <= run.count
-        && others_of(outcome).is_none_or(|others| {
+        && (are_all_values(outcome) || {
+            let others = others_of(outcome);
             others.iter().all(|item| range.contains(item)) && others.windows(2).all(|pair| pair[0] != pair[1])
         })
 }
 
-/// The items of an outcome that have no value there, if there are any, in order.
-fn others_of(outcome: &Outcome) -> Option<Vec<u32>> {
-    let Outcome { stored, errors, dropped, .. } = outcome;
-    if stored.is_empty() && errors.is_empty() && dropped.is_empty() {
-        return None;
-    }
-    let mut others: Vec<u32> = stored.iter().map(|stored| stored.item).collect();
-    others.extend(errors.iter().map(|error| error.item));
-    others.extend(dropped);
+/// Whether every item of an outcome has its value there.
+fn are_all_values(outcome: &Outcome) -> bool {
+    outcome.stored.is_empty() && outcome.errors.is_empty() && outcome.dropped.is_empty()
+}
+
+/// The items of an outcome that have no value there, in order.
+fn others_of(outcome: &Outcome) -> Vec<u32> {
+    let mut others: Vec<u32> = outcome.stored.iter().map(|stored| stored.item).collect();
+    others.extend(outcome.errors.iter().map(|error| error.item));
+    others.extend(&outcome.dropped);
     others.sort_unstable();
-    Some(others)
+    others
 }
 
 /// The values of items `range`, of a run whose first item is `first`.

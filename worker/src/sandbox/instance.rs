@@ -157,11 +157,11 @@ impl Instance {
         guest.lines.begin(first);
         self.store.set_epoch_deadline(1);
         let room = self.write(task, plan).map_err(|error| Phase::Prepare.failed(error))?;
+        let Some((_, entry)) = &self.entry else { return Err(Phase::Prepare.failed(Error::msg("no task is at hand"))) };
         let guest = self.store.data_mut();
         guest.counter = Some(self.state);
         guest.watch.begin();
-        let entry = self.entry.as_ref().map(|(_, entry)| entry);
-        let called = entry.map_or(Ok(()), |entry| entry.call(&mut self.store, room)).map_err(|error| Phase::Run.failed(error));
+        let called = entry.call(&mut self.store, room).map_err(|error| Phase::Run.failed(error));
         let guest = self.store.data_mut();
         guest.end_item();
         guest.lines.end(&guest.printed);
