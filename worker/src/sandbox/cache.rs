@@ -1,14 +1,16 @@
-//! Compiled modules on disk. Owns: the directory, its secret, the files' form. Must not know: what is in a compiled module.
+//! Compiled modules on disk. Owns: the directory, its secret, the files' form, and which process compiles what is missing. Must not
+//! know: what is in a compiled module.
 //!
 //! Compiled code is trusted as code is, so a file counts only if this user's own cache wrote it: the directory is private, and
 //! each file carries a BLAKE3 checksum keyed with a secret that lies there. A file that fails it (cut short, damaged, of another
 //! secret) is as good as none. Failing to write is not an error: the next start compiles again.
 
 use std::{
-    fs, io,
-    io::Write,
+    fs::{self, File, TryLockError},
+    io::{self, Write},
     path::{Path, PathBuf},
-    time::SystemTime,
+    thread,
+    time::{Duration, Instant, SystemTime},
 };
 
 use quicsand::ids::Hash;
@@ -17,6 +19,9 @@ use quicsand::ids::Hash;
 const FILES: usize = 64;
 const SECRET: &str = "secret";
 const EXTENSION: &str = "compiled";
+const CLAIM: &str = "claim";
+/// How often one that waits for another process looks again.
+const LOOK: Duration = Duration::from_millis(1);
 const SUM_BYTES: usize = 32;
 
 /// A directory of compiled modules, and the secret that marks its files.
@@ -54,6 +59,21 @@ impl Cache {
         // The time of use decides what goes first; not being able to set it costs a compilation some day.
         let _ = fs::File::options().append(true).open(&path).and_then(|file| file.set_modified(SystemTime::now()));
         Some(compiled)
+    }
+
+    /// Waits while another process of this user compiles the module `hash`, but no longer than `patience`. Until the claim is dropped,
+    /// others wait; one that cannot be had costs them a compilation.
+    pub(crate) fn claim(&self, hash: Hash, patience: Duration) -> Option<Claim> {
+        let path = self.path(hash).with_extension(CLAIM);
+        let file = File::create(&path).ok()?;
+        let since = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Some(Claim { path, _file: file }),
+                Err(TryLockError::WouldBlock) if since.elapsed() < patience => thread::sleep(LOOK),
+                Err(_) => return None,
+            }
+        }
     }
 
     /// Stores what the module `hash` compiled to.
@@ -98,21 +118,39 @@ impl Cache {
     }
 }
 
+/// Leave to compile a module that other processes of this user wait for.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // Whoever waits has the file open, and takes it when it is closed. If it stays, it does no harm.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
 fn read_secret(dir: &Path) -> io::Result<[u8; 32]> {
     let path = dir.join(SECRET);
-    if let Ok(bytes) = fs::read(&path)
-        && let Ok(secret) = bytes.try_into()
-    {
+    let read = || fs::read(&path).ok()?.try_into().ok();
+    if let Some(secret) = read() {
         return Ok(secret);
     }
     let mut secret = [0; 32];
     getrandom::fill(&mut secret).map_err(io::Error::other)?;
-    // Temporary files are readable by their owner only. Two processes may both come here: the later secret wins, and the files of
-    // the earlier are compiled again.
+    // Temporary files are readable by their owner only.
     let mut file = tempfile::NamedTempFile::new_in(dir)?;
     file.write_all(&secret)?;
-    file.persist(&path)?;
-    Ok(secret)
+    match file.persist_noclobber(&path) {
+        Ok(_) => Ok(secret),
+        // Another process was first, or what is there is no secret.
+        Err(error) => match read() {
+            Some(secret) => Ok(secret),
+            None => error.file.persist(&path).map(|_| secret).map_err(io::Error::from),
+        },
+    }
 }
 
 #[cfg(unix)]
@@ -158,6 +196,40 @@ mod tests {
         fs::write(&path, &whole).expect("writes");
         fs::write(cache.dir.join(SECRET), [9; 32]).expect("writes");
         assert_eq!(Cache::open(dir.path(), [1; 32]).expect("opens").get(hash), None, "of another secret");
+    }
+
+    #[test]
+    fn a_claim_keeps_others_waiting_for_a_while() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let open = || Cache::open(dir.path(), [1; 32]).expect("opens");
+        let (one, other) = (open(), open());
+        let (hash, long) = (Hash::of(b"module"), Duration::from_secs(3600));
+        let claim = one.claim(hash, long).expect("nobody else has it");
+        assert!(other.claim(hash, Duration::ZERO).is_none(), "its patience is at an end");
+        assert!(other.claim(Hash::of(b"other"), long).is_some());
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                let _claim = other.claim(hash, long).expect("the first is gone");
+                other.get(hash)
+            });
+            one.put(hash, b"code");
+            drop(claim);
+            assert_eq!(waiting.join().expect("ends").as_deref(), Some(&b"code"[..]));
+        });
+        assert!(!one.path(hash).with_extension(CLAIM).exists(), "claims leave nothing behind");
+    }
+
+    #[test]
+    fn those_that_come_at_once_have_one_secret() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let open = || Cache::open(dir.path(), [1; 32]).expect("opens").secret;
+        let secrets: Vec<_> = thread::scope(|scope| {
+            let opening: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
+            opening.into_iter().map(|opened| opened.join().expect("ends")).collect()
+        });
+        assert!(secrets.iter().all(|secret| *secret == open()));
+        fs::write(dir.path().join("compiled").join(SECRET), b"short").expect("writes");
+        assert_eq!(open(), open(), "what is no secret is replaced");
     }
 
     #[test]

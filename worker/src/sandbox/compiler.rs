@@ -24,7 +24,7 @@ pub(crate) const ARGUMENT: &str = "compile-module";
 /// Modules that are compiled at a time: one that takes long does not hold up all others.
 const TURNS: u32 = 2;
 /// The limit counts the processors' time, so that a busy machine refuses nobody. The clock ends what does not even use that.
-const PATIENCE: u32 = 10;
+pub(super) const PATIENCE: u32 = 10;
 /// Threads that compile one module, at most: each has its stack, which counts as memory.
 const THREADS: usize = 8;
 /// How much a child's priority is below its worker's: it gets half of a task's share of a processor that both want. Much less would have
@@ -100,7 +100,7 @@ impl Compilers {
     /// When the compiler refuses it, or a limit was met; [`ModuleError::Compiler`] when the module is not to blame.
     pub(super) fn compile(&self, engine: &Engine, wasm: &[u8], caps: &Caps, turn: Turn) -> Result<Vec<u8>, ModuleError> {
         let Compiler::Command(command) = &self.compiler else { return here(engine, wasm, caps, turn) };
-        match in_child(command, engine::compiler(engine), wasm, caps) {
+        match in_child(command, engine::fingerprint(engine), wasm, caps) {
             Ok(Some(compiled)) => Ok(compiled),
             Ok(None) => {
                 tracing::warn!(command = %command.display(), "this command is of another version: modules are compiled in this process");
@@ -289,7 +289,7 @@ fn answer() -> io::Result<(u8, Vec<u8>)> {
         Ok(engine) => engine,
         Err(error) => return Ok(refused(error)),
     };
-    if engine::compiler(&engine) != request.compiler {
+    if engine::fingerprint(&engine) != request.compiler {
         return Ok((FOREIGN, Vec::new()));
     }
     Ok(engine.precompile_module(&wasm).map_or_else(refused, |compiled| (COMPILED, compiled)))

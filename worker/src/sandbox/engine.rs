@@ -19,7 +19,7 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, Linker, OptLevel, Poo
 use super::{
     cache::Cache,
     caps::Caps,
-    compiler::{Compiler, Compilers, Turn},
+    compiler::{self, Compiler, Compilers, Turn},
     grants::{GrantError, Grants, World},
     module::{self, Module, ModuleError},
     wasi::{self, Guest},
@@ -124,7 +124,7 @@ impl Sandbox {
         let engine = engine(&config).map_err(refused)?;
         let linker = wasi::linker(&engine).map_err(refused)?;
         let cache = config.cache_dir.as_deref().and_then(|dir| {
-            Cache::open(dir, compiler(&engine))
+            Cache::open(dir, fingerprint(&engine))
                 .inspect_err(|error| tracing::warn!(dir = %dir.display(), %error, "compiled modules cannot be cached"))
                 .ok()
         });
@@ -150,6 +150,9 @@ impl Sandbox {
             return Err(ModuleError::Hash { expected: hash, found });
         }
         let entries = module::inspect(wasm, self.config.memory_cap(), &self.config.caps)?;
+        // Workers of one machine compile a module once, not each of them at the same time.
+        let patience = self.config.caps.compile_time.saturating_mul(compiler::PATIENCE);
+        let _claim = self.cache.as_ref().and_then(|cache| cache.claim(hash, patience));
         let turn = self.compilers.turn();
         if let Some(module) = self.get(hash) {
             return Ok(module);
@@ -263,7 +266,7 @@ fn settings() -> Config {
 }
 
 /// Stands for everything that decides whether compiled code fits this engine: version, settings, processor.
-pub(super) fn compiler(engine: &Engine) -> [u8; 32] {
+pub(super) fn fingerprint(engine: &Engine) -> [u8; 32] {
     struct Blake3(blake3::Hasher);
     impl Hasher for Blake3 {
         fn write(&mut self, bytes: &[u8]) {

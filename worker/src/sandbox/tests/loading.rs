@@ -1,11 +1,11 @@
 //! What is a module, what is not, and what the cache does with it.
 
-use std::fs;
+use std::{fs, thread, time::Duration};
 
 use quicsand::{abi, ids::Hash, manifest::ManifestError};
 
 use super::{
-    super::{ModuleError, SandboxConfig},
+    super::{Compiler, ModuleError, SandboxConfig, cache::Cache, engine},
     guest::{custom_section, guest, job, load, manifest, module, numbers, sandbox},
     *,
 };
@@ -96,6 +96,27 @@ fn a_damaged_cache_is_compiled_again() {
         works();
         assert!(fs::read(&file).expect("is there") == whole, "written anew");
     }
+}
+
+#[test]
+fn what_another_process_compiles_is_waited_for() {
+    let [dir, other] = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+    let wasm = guest("(local.get $x)");
+    let hash = Hash::of(&wasm);
+    load(&sandbox(|config| config.cache_dir = Some(other.path().into())), &wasm);
+    let waits = sandbox(|config| {
+        config.cache_dir = Some(dir.path().into());
+        config.compiler = Compiler::Command("/nowhere/quicsand".into());
+    });
+    assert!(matches!(waits.load(hash, &wasm), Err(ModuleError::Compiler { .. })), "it cannot compile");
+    let open = |dir: &tempfile::TempDir| Cache::open(dir.path(), engine::fingerprint(waits.engine())).expect("opens");
+    let claim = open(&dir).claim(hash, Duration::MAX).expect("nobody else has it");
+    thread::scope(|scope| {
+        let loading = scope.spawn(|| waits.load(hash, &wasm).map(|module| module.hash()));
+        open(&dir).put(hash, &open(&other).get(hash).expect("was compiled"));
+        drop(claim);
+        assert_eq!(loading.join().expect("ends"), Ok(hash));
+    });
 }
 
 #[test]
