@@ -8,8 +8,8 @@ use quicsand_tests::processes;
 
 use crate::tasks::{add, churn, inc};
 
-/// CPU time of the call that says how long a step of `churn` takes.
-const CALIBRATED_STEPS: u64 = 100_000_000;
+/// Steps of the calls that say about how long one step of `churn` takes.
+const FIRST_STEPS: u64 = 20_000_000;
 /// Different calls of one length; all results are compared with theirs.
 const SEEDS: u64 = 4;
 
@@ -81,25 +81,58 @@ pub(crate) fn chain(client: &Client, count: i64) -> Result<f64> {
     Ok(count as f64 / elapsed.as_secs_f64())
 }
 
-/// Nanoseconds of CPU that a step of `churn` takes in the sandbox while all `workers` are busy, as they are when it matters: by their CPU
-/// time, since the clock on the wall would not notice that something else ran in between.
-pub(crate) fn step_ns(client: &Client, workers: u64) -> Result<f64> {
-    let used = || -> Result<f64> { Ok(processes::children("worker")?.iter().map(|usage| usage.cpu_ns as f64).sum()) };
-    let before = used()?;
-    let results = client.gather(client.map(churn, (0..workers).map(|seed| (black_box(seed), CALIBRATED_STEPS))))?;
-    let taken = used()? - before;
-    ensure!(results.into_iter().eq((0..workers).map(|seed| churn(seed, CALIBRATED_STEPS))), "the workers count differently");
-    Ok(taken / (workers * CALIBRATED_STEPS) as f64)
+/// Equally long calls that keep all workers busy, and how much of the machine they get.
+pub(crate) struct Efficiency {
+    count: u64,
+    steps: u64,
+    /// By seed.
+    expected: Vec<u64>,
+    long: Long,
 }
 
-/// Which part of the time that two processors need for so many calls of `us` they are busy with them.
-pub(crate) fn efficiency(client: &Client, count: u64, us: f64, step_ns: f64) -> Result<f64> {
-    eprintln!("bench: {count} calls of {us} us");
-    let steps = (us * 1e3 / step_ns) as u64;
-    let expected: Vec<u64> = (0..SEEDS).map(|seed| churn(seed, steps)).collect();
-    let start = Instant::now();
-    let results = client.gather(client.map(churn, (0..count).map(|seed| (black_box(seed % SEEDS), steps))))?;
-    let elapsed = start.elapsed();
-    ensure!(results.iter().eq(expected.iter().cycle().take(count as usize)), "a call of {steps} steps has a wrong result");
-    Ok(count as f64 * us * 1e-6 / 2.0 / elapsed.as_secs_f64())
+/// One call for each worker, which take as long as all others together.
+struct Long {
+    steps: u64,
+    /// By seed, of which each worker has one.
+    expected: Vec<u64>,
+}
+
+impl Efficiency {
+    /// `count` calls of about `us` microseconds each.
+    pub(crate) fn new(client: &Client, workers: u64, count: u64, us: f64) -> Result<Self> {
+        eprintln!("bench: {count} calls of {us} us");
+        let steps = (us * 1e3 / Long::new(workers, FIRST_STEPS).step_ns(client)?) as u64;
+        let expected = (0..SEEDS).map(|seed| churn(seed, steps)).collect();
+        Ok(Self { count, steps, expected, long: Long::new(workers, count / workers * steps) })
+    }
+
+    /// Which part of the time that the calls take on all processors is theirs. How long they would take is measured right after them, and
+    /// for as long, since a processor that begins to work is faster than one that has worked for a while.
+    pub(crate) fn measure(&self, client: &Client) -> Result<f64> {
+        let Self { count, steps, .. } = *self;
+        let start = Instant::now();
+        let results = client.gather(client.map(churn, (0..count).map(|seed| (black_box(seed % SEEDS), steps))))?;
+        let elapsed = start.elapsed();
+        let expected = self.expected.iter().cycle().take(count as usize);
+        ensure!(results.iter().eq(expected), "a call of {steps} steps has a wrong result");
+        let ideal = (count * steps) as f64 * self.long.step_ns(client)? * 1e-9 / self.long.expected.len() as f64;
+        Ok(ideal / elapsed.as_secs_f64())
+    }
+}
+
+impl Long {
+    fn new(workers: u64, steps: u64) -> Self {
+        Self { steps, expected: (0..workers).map(|seed| churn(seed, steps)).collect() }
+    }
+
+    /// Nanoseconds of CPU that a step takes in the sandbox while all workers are busy, as they are when it matters: by their CPU time, since
+    /// the clock on the wall would not notice that something else ran in between.
+    fn step_ns(&self, client: &Client) -> Result<f64> {
+        let used = || -> Result<f64> { Ok(processes::children("worker")?.iter().map(|usage| usage.cpu_ns as f64).sum()) };
+        let (workers, steps, before) = (self.expected.len() as u64, self.steps, used()?);
+        let results = client.gather(client.map(churn, (0..workers).map(|seed| (black_box(seed), steps))))?;
+        let taken = used()? - before;
+        ensure!(results == self.expected, "the workers count differently");
+        Ok(taken / (workers * steps) as f64)
+    }
 }

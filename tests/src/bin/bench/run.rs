@@ -178,10 +178,10 @@ impl Bench {
         }
         let cluster = start::cluster(WORKERS)?;
         let client = warm(cluster.client()?)?;
-        let step_ns = median((0..3).map(|_| calls::step_ns(&client, WORKERS as u64)).collect::<Result<_>>()?);
         for (key, count, us) in cases {
             if self.wants(&[key]) {
-                self.put_median(key, || calls::efficiency(&client, count, us, step_ns))?;
+                let calls = calls::Efficiency::new(&client, WORKERS as u64, count, us)?;
+                self.put_median(key, || calls.measure(&client))?;
             }
         }
         Ok(())
