@@ -1,6 +1,6 @@
 //! Taking unstarted runs back from crowded workers when others have nothing to do. Must not know: what is placed where afterwards.
 
-use super::{Scheduler, shapes::PLAIN};
+use super::{Scheduler, fleet::nanos, shapes::PLAIN};
 use crate::{
     ids::{RunId, WorkerId},
     wire::ToWorker,
@@ -11,10 +11,12 @@ const LOOKED_AT: usize = 16;
 /// Time between two looks: this part of a batch's. While many short runs come and go, somebody is always idle for a moment and somebody
 /// crowded, and a look at every event would cost more than the event.
 const PAUSE_PART: u32 = 4;
+/// A queue that is through in this part of a batch's time is left alone: asking for some of it would take about as long.
+const SOON_PART: u64 = 8;
 
 impl Scheduler {
     /// If nothing is ready that could run and slots are idle, asks for the youngest runs of crowded workers which those slots could
-    /// run. Queues that will be through in about a batch's time anyway are left alone, until that time has passed.
+    /// run. Queues that should be through soon anyway are left alone, until a batch's time has passed without anything coming of them.
     pub(super) fn recall(&mut self) {
         self.recall_check = None;
         if !self.shapes.is_idle() || self.fleet.spare == 0 || self.fleet.crowded == 0 {
@@ -29,7 +31,9 @@ impl Scheduler {
         for (surplus, id) in self.most_crowded() {
             let Some(worker) = self.fleet.workers.get(&id) else { continue };
             let due = worker.progress.saturating_add(self.config.batch_time);
-            let is_soon_through = worker.load_nanos / worker.slots() < 2 * self.batch_nanos && self.now < due;
+            // What a slot is at counts as a whole until it ends.
+            let left_nanos = (worker.load_nanos / worker.slots()).saturating_sub(nanos(self.now.saturating_sub(worker.progress)));
+            let is_soon_through = left_nanos < self.batch_nanos / SOON_PART && self.now < due;
             let mut left = surplus;
             for run in self.unstarted(id) {
                 let Some(taker) = self.taker(run, &mut spare).filter(|_| left > 0) else { continue };

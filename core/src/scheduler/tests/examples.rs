@@ -10,7 +10,7 @@ use crate::{
     codec::{Args, Hole, Run, Source},
     ids::Hash,
     scheduler::{Action, Config, Event, Location},
-    wire::{ENTRY_COST, FromClient, FromWorker, ITEM_COST, InputPlace, StateCounts, ToClient, ToWorker},
+    wire::{Assignment, ENTRY_COST, FromClient, FromWorker, ITEM_COST, InputPlace, StateCounts, ToClient, ToWorker},
 };
 
 #[test]
@@ -193,24 +193,41 @@ fn idle_workers_get_what_others_have_not_started() {
     assert_eq!((worker, again.entry), (2, entry(2)));
 }
 
-#[test]
-fn queues_behind_a_slow_item_move_after_a_while() {
+/// A worker with three calls queued, each of which should take so long.
+fn queued(item: Duration) -> (Lab, Vec<Assignment>) {
     let mut lab = Lab::new();
     lab.join(1, 1);
     lab.map(1, 1);
     let (_, first) = lab.assignment();
-    lab.worker(
-        1,
-        FromWorker::Finished { run: first.run, outcome: super::lab::outcome(0, values(1)), elapsed: Duration::from_micros(1) },
-    );
+    lab.worker(1, FromWorker::Finished { run: first.run, outcome: super::lab::outcome(0, values(1)), elapsed: item });
     for seq in 2..=4 {
         lab.call(seq, Vec::new());
     }
-    let sent = lab.assigned();
+    let sent = lab.assigned().into_iter().map(|(_, assignment)| assignment).collect();
+    (lab, sent)
+}
+
+#[test]
+fn queues_move_at_once_unless_they_are_soon_through() {
+    let (mut lab, sent) = queued(Duration::from_millis(4));
+    lab.start(1, sent[0].run);
+    lab.join(2, 1);
+    assert_eq!(lab.ordered(), [(1, ToWorker::Recall { run: sent[2].run })]);
+    // What runs counts as a whole until it ends: here it should be nearly through, and so should the last call.
+    let (mut lab, sent) = queued(Duration::from_micros(900));
+    lab.start(1, sent[0].run);
+    lab.wait(Duration::from_millis(1));
+    lab.join(2, 1);
+    assert_eq!(lab.ordered(), []);
+}
+
+#[test]
+fn queues_behind_a_slow_item_move_after_a_while() {
+    let (mut lab, sent) = queued(Duration::from_micros(1));
     lab.join(2, 1);
     assert!(lab.assigned().is_empty() && lab.ordered().is_empty(), "they seem short");
     lab.wait(Config::default().batch_time);
-    assert_eq!(lab.ordered(), [(1, ToWorker::Recall { run: sent[2].1.run })]);
+    assert_eq!(lab.ordered(), [(1, ToWorker::Recall { run: sent[2].run })]);
 }
 
 #[test]
