@@ -38,12 +38,6 @@ impl SharedSpec {
     pub fn make_mut(&mut self) -> &mut CallSpec {
         Arc::make_mut(&mut self.0)
     }
-
-    /// The spec alone; a copy if others share it.
-    #[must_use]
-    pub fn into_inner(self) -> CallSpec {
-        Arc::unwrap_or_clone(self.0)
-    }
 }
 
 impl Deref for SharedSpec {

@@ -96,7 +96,7 @@ impl<'a> Outcomes<'a> {
         let key = self.job.entry.key(self.job.first.saturating_add(u64::from(item)));
         let mut error = TaskError::new(kind, &*self.job.name, key, message);
         (error.location, error.backtrace, error.log) = (location, backtrace, log);
-        (*self.job.worker).clone_into(&mut error.worker);
+        error.worker.clone_from(&self.job.worker);
         self.errors.push(ItemError { item, error });
         self.lens.push(0);
     }

@@ -47,7 +47,7 @@ pub struct Job {
     /// Values of the fields that are not inline, sorted by item, then field.
     pub holes: Vec<HoleInput>,
     /// The worker's name, for errors.
-    pub worker: Arc<str>,
+    pub worker: String,
 }
 
 /// The value for one field of one item. A buffer that several of them share goes into the guest once.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use quicsand::{TaskErrorKind, wire::CallSpec};
+use quicsand::TaskErrorKind;
 
 use super::core::Core;
 use crate::{
@@ -77,37 +77,43 @@ pub(crate) fn start(core: &Arc<Core>, sandbox: &Arc<Sandbox>, slot: u32, name: &
 
 fn serve(core: &Core, sandbox: &Arc<Sandbox>, slot: u32, name: &str) {
     let new = || Runner::printing(Arc::clone(sandbox), Arc::clone(core.printed()));
-    let name: Arc<str> = name.into();
     let mut runner = new();
     let mut next = None;
     while let Some(task) = next.take().or_else(|| core.mailbox(slot)?.take(|| runner.rest())) {
         let run = task.work.run;
         // The task itself is sandboxed: a panic here is a fault of this program, which costs the run but not the worker.
         let (entry, first, count) = (task.work.entry, task.work.first, task.work.args.count());
-        let mut job = None;
-        let ended = catch_unwind(AssertUnwindSafe(|| execute(&mut runner, task, &name, &mut job))).unwrap_or_else(|_| {
+        let spec = task.work.spec.clone();
+        let ended = catch_unwind(AssertUnwindSafe(|| execute(&mut runner, task, name))).unwrap_or_else(|_| {
             runner = new();
-            let task = job.map_or_else(String::new, |job| job.name);
-            Ended::failed(&task, entry, first, count, &name, &TaskErrorKind::Worker, "the worker panicked")
+            Ended::failed(&spec.name, entry, first, count, name, &TaskErrorKind::Worker, "the worker panicked")
         });
         core.count_finished(ended.finished());
         next = core.run_ended(slot, Event::RunEnded { run, ended });
     }
 }
 
-/// Leaves in `job` what the sandbox runs.
-fn execute(runner: &mut Runner, task: Task, worker: &Arc<str>, job: &mut Option<Job>) -> Ended {
+fn execute(runner: &mut Runner, task: Task, name: &str) -> Ended {
     let Task { work, module, control } = task;
     let Work { spec, entry, first, args, inputs, cancelled, .. } = *work;
-    let CallSpec { task, name, options } = spec.into_inner();
     let (Some(module), Some(filled)) = (module, inputs.fill_holes(&args)) else {
         let reason = "the worker lost its module or inputs";
-        return Ended::failed(&name, entry, first, args.count(), worker, &TaskErrorKind::Worker, reason);
+        return Ended::failed(&spec.name, entry, first, args.count(), name, &TaskErrorKind::Worker, reason);
     };
     cancelled.into_iter().for_each(|items| control.cancel(items.start, items.end - items.start));
     let holes = filled.into_iter().map(|f| HoleInput { item: f.item, field: f.field, value: f.value }).collect();
-    let (client, worker) = (entry.client, Arc::clone(worker));
-    let job = job.insert(Job { module, client, task, name, options, entry, first, args: args.run, holes, worker });
-    let BatchResult { values, errors, dropped, elapsed } = runner.run(job, &control);
+    let job = Job {
+        module,
+        client: entry.client,
+        task: spec.task,
+        name: spec.name.clone(),
+        options: spec.options.clone(),
+        entry,
+        first,
+        args: args.run,
+        holes,
+        worker: name.to_owned(),
+    };
+    let BatchResult { values, errors, dropped, elapsed } = runner.run(&job, &control);
     Ended::new(values, errors, dropped, elapsed)
 }
