@@ -69,7 +69,7 @@ impl Cache {
         let since = Instant::now();
         loop {
             match file.try_lock() {
-                Ok(()) => return Some(Claim { path, _file: file }),
+                Ok(()) => return Some(Claim { path, file }),
                 Err(TryLockError::WouldBlock) if since.elapsed() < patience => thread::sleep(LOOK),
                 Err(_) => return None,
             }
@@ -122,13 +122,15 @@ impl Cache {
 #[derive(Debug)]
 pub(crate) struct Claim {
     path: PathBuf,
-    _file: File,
+    file: File,
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        // Whoever waits has the file open, and takes it when it is closed. If it stays, it does no harm.
+        // Whoever waits has the file open, and takes it then. If it stays, it does no harm.
         let _ = fs::remove_file(&self.path);
+        // Closing it is not enough: a child that was started a moment ago has it open, too, until it becomes another program.
+        let _ = self.file.unlock();
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
     process::{Child, ChildStdin, ChildStdout, Command, ExitCode, ExitStatus, Stdio},
     sync::{Arc, mpsc},
     thread,
+    time::Duration,
 };
 
 use parking_lot::{Condvar, Mutex};
@@ -24,7 +25,7 @@ pub(crate) const ARGUMENT: &str = "compile-module";
 /// Modules that are compiled at a time: one that takes long does not hold up all others.
 const TURNS: u32 = 2;
 /// The limit counts the processors' time, so that a busy machine refuses nobody. The clock ends what does not even use that.
-pub(super) const PATIENCE: u32 = 10;
+const PATIENCE: u32 = 10;
 /// Threads that compile one module, at most: each has its stack, which counts as memory.
 const THREADS: usize = 8;
 /// How much a child's priority is below its worker's: it gets half of a task's share of a processor that both want. Much less would have
@@ -153,7 +154,7 @@ fn in_child(command: &Path, compiler: [u8; 32], wasm: &[u8], caps: &Caps) -> Res
             let _ = stderr.take(WORDS_BYTES).read_to_end(&mut words);
             String::from_utf8_lossy(&words).into_owned()
         });
-        let answer = answer.recv_timeout(caps.compile_time.saturating_mul(PATIENCE));
+        let answer = answer.recv_timeout(patience(caps));
         let answer = match answer {
             Ok(Ok(answer)) => answer,
             // Its end says more than that the pipe broke.
@@ -177,6 +178,11 @@ fn in_child(command: &Path, compiler: [u8; 32], wasm: &[u8], caps: &Caps) -> Res
             }
         }
     })
+}
+
+/// How long a compilation can take by the clock.
+pub(super) fn patience(caps: &Caps) -> Duration {
+    caps.compile_time.saturating_mul(PATIENCE)
 }
 
 fn start(command: &Path) -> io::Result<Child> {

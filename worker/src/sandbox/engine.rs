@@ -151,7 +151,7 @@ impl Sandbox {
         }
         let entries = module::inspect(wasm, self.config.memory_cap(), &self.config.caps)?;
         // Workers of one machine compile a module once, not each of them at the same time.
-        let patience = self.config.caps.compile_time.saturating_mul(compiler::PATIENCE);
+        let patience = compiler::patience(&self.config.caps);
         let _claim = self.cache.as_ref().and_then(|cache| cache.claim(hash, patience));
         let turn = self.compilers.turn();
         if let Some(module) = self.get(hash) {
