@@ -34,7 +34,7 @@ pub const SECTION: &str = "quicsand";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Batch {
-    /// Number of items.
+    /// Number of items. The host may make it less at any time, but never less than have begun: it is read anew before each item.
     pub count: u32,
     /// Address of the items' inline bytes, back to back.
     pub bytes: u32,

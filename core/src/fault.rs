@@ -49,6 +49,8 @@ pub enum Fault {
     ReturnUnreported,
     /// Scheduler: a worker that drains is not told when it may leave.
     LeaveUnsaid,
+    /// Scheduler: what is given back of a run that has started is not queued again.
+    RestForgotten,
     /// Worker: a run that is asked back goes without a word.
     RecallUnanswered,
     /// Worker: runs whose input could not be fetched go on waiting for it.
@@ -87,6 +89,7 @@ impl Fault {
         Self::OfferUnanswered,
         Self::ReturnUnreported,
         Self::LeaveUnsaid,
+        Self::RestForgotten,
         Self::RecallUnanswered,
         Self::MissUnanswered,
         Self::SlotKept,

@@ -48,6 +48,7 @@ const ENOUGH: &[(Fault, u64)] = &[
     (Fault::OfferUnanswered, 400),
     (Fault::ReturnUnreported, 80),
     (Fault::LeaveUnsaid, 20),
+    (Fault::RestForgotten, 40),
     (Fault::RecallUnanswered, 40),
     (Fault::MissUnanswered, 40),
     (Fault::SlotKept, 20),

@@ -148,6 +148,7 @@ pub unsafe fn run_batch<T: Task>(batch: *const Batch) {
     // SAFETY: the host upholds the ABI; the results and the state are reached through raw pointers only, field by field, so the
     // panic hook and the allocator's host calls may do the same in the middle of an item.
     unsafe {
+        let count = &raw const (*batch).count;
         let batch = *batch;
         let guest = guest();
         let state = &raw mut (*guest).state;
@@ -159,7 +160,11 @@ pub unsafe fn run_batch<T: Task>(batch: *const Batch) {
         let mut inline = batch.bytes as *const u8;
         (*guest).lens.reserve(batch.count as usize);
         (&raw mut (*state).lens).write_volatile((*guest).lens.as_ptr() as u32);
-        for item in 0..batch.count {
+        let mut next = 0;
+        // Read each time: the host makes it less when it divides the batch.
+        while next < count.read_volatile() {
+            let item = next;
+            next += 1;
             (&raw mut (*state).started).write_volatile(item + 1);
             let len = lens.map_or(batch.same_len, |lens| lens[item as usize]) as usize;
             let bytes = if len == 0 { &[] } else { slice::from_raw_parts(inline, len) };

@@ -63,7 +63,8 @@ impl Scheduler {
             first: range.start,
             count: (range.end - range.start) as u32,
             done: 0,
-            started: false,
+            started: None,
+            asked: false,
             sent_ahead: ahead,
             ahead,
             suspect,
@@ -94,6 +95,7 @@ impl Scheduler {
                 worker.load_nanos = worker.load_nanos.saturating_add(run.nanos());
             }
         }
+        self.fleet.divisible += u64::from(run.is_divisible());
         self.runs.insert(run_id, run);
         if !ahead {
             self.rank(worker_id);

@@ -290,6 +290,8 @@ impl Scheduler {
                 end = run.first + u64::from(run.count);
             }
         }
+        let divisible = self.runs.iter().filter(|(_, run)| run.is_divisible()).count() as u64;
+        assert_eq!(self.fleet.divisible, divisible, "runs that could be asked for a part of them");
         assert!(self.recalled.iter().all(|id| self.runs.contains_key(id)), "recalled runs that are over");
     }
 

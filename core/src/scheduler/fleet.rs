@@ -33,7 +33,10 @@ pub(super) struct Run {
     pub(super) count: u32,
     /// Items that were answered for.
     pub(super) done: u32,
-    pub(super) started: bool,
+    /// When it started, as far as is known.
+    pub(super) started: Option<Duration>,
+    /// Whether it was asked for a part of it, and has not answered.
+    pub(super) asked: bool,
     /// Whether it was sent before its inputs were there.
     pub(super) sent_ahead: bool,
     /// Whether it still waits for them.
@@ -50,6 +53,11 @@ impl Run {
     /// Estimated time that is left.
     pub(super) fn nanos(&self) -> u64 {
         self.item_nanos.saturating_mul(u64::from(self.count - self.done)).saturating_add(RUN_NANOS)
+    }
+
+    /// Whether it could be asked for a part of it, once it has started.
+    pub(super) fn is_divisible(&self) -> bool {
+        !self.asked && self.count - self.done > 1
     }
 }
 
@@ -217,6 +225,8 @@ pub(super) struct Fleet {
     pub(super) crowded: u64,
     /// How many have fewer runs than they should, and are not short of memory.
     pub(super) eager: u64,
+    /// How many runs could be asked for a part of them, once they have started.
+    pub(super) divisible: u64,
     /// Those that are on their way out.
     pub(super) draining: BTreeSet<WorkerId>,
     /// Slots of all that take work.
@@ -342,7 +352,7 @@ impl Scheduler {
         for &run_id in &worker.runs {
             let Some(run) = self.close_run(run_id) else { continue };
             let range = run.first + u64::from(run.done)..run.first + u64::from(run.count);
-            if run.started {
+            if run.started.is_some() {
                 running.push((run.entry, range.clone(), run.count == 1));
             }
             if !fault::is(Fault::LossForgotten) {
@@ -374,6 +384,7 @@ impl Scheduler {
     pub(super) fn close_run(&mut self, run_id: RunId) -> Option<Run> {
         let run = self.runs.remove(&run_id)?;
         self.recalled.remove(&run_id);
+        self.fleet.divisible -= u64::from(run.is_divisible());
         if let Some(entry) = self.entries.get_mut(&run.entry) {
             entry.runs.remove(run.first + u64::from(run.done));
         }
@@ -406,6 +417,7 @@ impl Scheduler {
             FromWorker::Started { run } => self.started(id, run),
             FromWorker::Finished { run, outcome, elapsed } => self.finished(id, run, outcome, elapsed),
             FromWorker::Returned { run, missing } => self.returned(id, run, &missing),
+            FromWorker::Divided { run, count } => self.divided(id, run, count),
             FromWorker::Holds { key, len, hash } => {
                 self.holds(id, key, len, hash);
                 Ok(())

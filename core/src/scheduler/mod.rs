@@ -20,7 +20,7 @@
 //! | `unread` | stored values that cannot be read where they are said to be, and workers of which that is known |
 //! | `copies` | how many workers have a value, and who takes over what another one leaves behind |
 //! | `facts`, `ledger`, `restore`, `draft` | what a journal keeps; what of an event is recorded; a machine from what was kept, an entry from its facts |
-//! | `queue`, `placement`, `assign`, `ahead`, `recall` | which items go to which worker, when |
+//! | `queue`, `placement`, `assign`, `ahead`, `recall`, `divide` | which items go to which worker, when |
 //! | `status`, `tasks`, `why` | what people see, and why others are not running |
 //! | `reads` | who may read which value |
 //! | `entry`, `entries`, `items`, `stretches`, `values`, `edges`, `ranges`, `ascending`, `lanes`, `chunks`, `tournament`, `shapes`, `offer` | the data structures, which know nothing of each other's meaning |
@@ -36,6 +36,7 @@ mod chunks;
 mod clients;
 mod copies;
 mod credit;
+mod divide;
 mod draft;
 mod edges;
 mod entries;

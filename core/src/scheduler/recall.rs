@@ -1,4 +1,5 @@
-//! Taking unstarted runs back from crowded workers when others have nothing to do. Must not know: what is placed where afterwards.
+//! Taking unstarted runs back from crowded workers when others have nothing to do, and looking at those that are under way if there are
+//! none. Must not know: what is placed where afterwards.
 
 use super::{Scheduler, fleet::nanos, shapes::PLAIN};
 use crate::{
@@ -15,11 +16,11 @@ const PAUSE_PART: u32 = 4;
 const SOON_PART: u64 = 8;
 
 impl Scheduler {
-    /// If nothing is ready that could run and slots are idle, asks for the youngest runs of crowded workers which those slots could
-    /// run. Queues that should be through soon anyway are left alone, until a batch's time has passed without anything coming of them.
+    /// If nothing is ready that could run and slots are idle, asks for what those slots could run.
     pub(super) fn recall(&mut self) {
         self.recall_check = None;
-        if !self.shapes.is_idle() || self.fleet.spare == 0 || self.fleet.crowded == 0 {
+        let nothing_to_get = self.fleet.crowded == 0 && self.fleet.divisible == 0;
+        if nothing_to_get || !self.shapes.is_idle() || self.fleet.spare == 0 {
             return;
         }
         if self.now < self.next_recall {
@@ -28,6 +29,16 @@ impl Scheduler {
         }
         self.next_recall = self.now.saturating_add(self.config.batch_time / PAUSE_PART);
         let mut spare = self.spare_slots();
+        self.recall_queued(&mut spare);
+        self.divide(&mut spare);
+    }
+
+    /// Asks for the youngest runs of crowded workers. Queues that should be through soon anyway are left alone, until a batch's time has
+    /// passed without anything coming of them.
+    fn recall_queued(&mut self, spare: &mut [(WorkerId, u64)]) {
+        if self.fleet.crowded == 0 {
+            return;
+        }
         for (surplus, id) in self.most_crowded() {
             let Some(worker) = self.fleet.workers.get(&id) else { continue };
             let due = worker.progress.saturating_add(self.config.batch_time);
@@ -36,7 +47,7 @@ impl Scheduler {
             let is_soon_through = left_nanos < self.batch_nanos / SOON_PART && self.now < due;
             let mut left = surplus;
             for run in self.unstarted(id) {
-                let Some(taker) = self.taker(run, &mut spare).filter(|_| left > 0) else { continue };
+                let Some(taker) = self.taker(run, spare).filter(|_| left > 0) else { continue };
                 if is_soon_through {
                     self.recall_check = Some(self.recall_check.map_or(due, |check| check.min(due)));
                     break;
@@ -89,7 +100,7 @@ impl Scheduler {
     }
 
     /// The idle slots of a worker that can run what a run holds.
-    fn taker<'a>(&self, run: RunId, spare: &'a mut [(WorkerId, u64)]) -> Option<&'a mut u64> {
+    pub(super) fn taker<'a>(&self, run: RunId, spare: &'a mut [(WorkerId, u64)]) -> Option<&'a mut u64> {
         let shape = self.entries.get(&self.runs.get(&run)?.entry).map_or(PLAIN, |entry| entry.shape);
         let taker = spare.iter_mut().find(|(id, slots)| *slots > 0 && self.can_run(*id, shape, false));
         taker.map(|(_, slots)| slots)
@@ -99,7 +110,8 @@ impl Scheduler {
     fn unstarted(&self, id: WorkerId) -> Vec<RunId> {
         let Some(worker) = self.fleet.workers.get(&id) else { return Vec::new() };
         let can_go = |id: &&RunId| {
-            !self.recalled.contains(id) && self.runs.get(id).is_some_and(|run| !run.started && !run.ahead && !run.suspect)
+            !self.recalled.contains(id)
+                && self.runs.get(id).is_some_and(|run| run.started.is_none() && !run.ahead && !run.suspect)
         };
         worker.runs.iter().rev().filter(can_go).take(LOOKED_AT * 4).copied().collect()
     }

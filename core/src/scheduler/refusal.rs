@@ -40,6 +40,8 @@ pub(super) enum Refusal {
     Outcome { run: RunId },
     #[error("run {run} was returned after it had started")]
     ReturnedLate { run: RunId },
+    #[error("run {run} was divided unasked, or where it cannot be")]
+    Division { run: RunId },
     #[error("it claims values that it does not serve, {count} of them so far: it lies, or its memory or disk is damaged")]
     Unserved { count: u32 },
     #[error("nothing was heard for too long")]

@@ -35,7 +35,7 @@ enum End {
 impl Scheduler {
     pub(super) fn started(&mut self, worker: WorkerId, id: RunId) -> Result<(), Refusal> {
         if let Some(run) = own_run(&mut self.runs, worker, id)? {
-            run.started = true;
+            run.started.get_or_insert(self.now);
             self.progressed(worker);
         }
         Ok(())
@@ -47,7 +47,7 @@ impl Scheduler {
         if !is_sound(run, &outcome) {
             return Err(Refusal::Outcome { run: id });
         }
-        run.started = true;
+        run.started.get_or_insert(self.now);
         let (entry_id, was_ahead) = (run.entry, run.ahead);
         let first = run.first + u64::from(run.done);
         let left = run.count - run.done - count;
@@ -55,10 +55,11 @@ impl Scheduler {
         if left == 0 {
             self.close_run(id);
         } else {
-            let before = run.nanos();
+            let (before, was_divisible) = (run.nanos(), run.is_divisible());
             run.done += count;
             run.item_nanos = stats;
             let after = run.nanos();
+            self.fleet.divisible -= u64::from(was_divisible && !run.is_divisible());
             if let Some(worker) = self.fleet.workers.get_mut(&worker).filter(|_| !was_ahead) {
                 worker.load_nanos = worker.load_nanos - before + after;
             }
@@ -81,7 +82,7 @@ impl Scheduler {
 
     pub(super) fn returned(&mut self, worker: WorkerId, id: RunId, missing: &[Key]) -> Result<(), Refusal> {
         let Some(run) = own_run(&mut self.runs, worker, id)? else { return Ok(()) };
-        if run.started {
+        if run.started.is_some() {
             return Err(Refusal::ReturnedLate { run: id });
         }
         let recalled = self.recalled.contains(&id);
@@ -90,13 +91,18 @@ impl Scheduler {
         self.requeue(run.entry, range);
         if !missing.is_empty() {
             self.miss(&run, missing);
-        } else if recalled && let Some(entry) = self.entries.get_mut(&run.entry) {
-            let is_active = entry.items.state(run.first).is_some_and(State::is_active);
-            if is_active {
-                entry.rare.oddities.entry(run.first).or_default().not_local = true;
-            }
+        } else if recalled {
+            self.keep_off(run.entry.key(run.first));
         }
         Ok(())
+    }
+
+    /// An item was taken back from a worker: that its inputs are there is no reason to give it the item again.
+    pub(super) fn keep_off(&mut self, key: Key) {
+        let entry = self.entries.get_mut(&key.entry);
+        if let Some(entry) = entry.filter(|entry| entry.items.state(key.index).is_some_and(State::is_active)) {
+            entry.rare.oddities.entry(key.index).or_default().not_local = true;
+        }
     }
 
     fn progressed(&mut self, worker: WorkerId) {
@@ -308,7 +314,7 @@ impl Scheduler {
 }
 
 /// A run, if it is not over, for the worker that has it.
-fn own_run(runs: &mut Ascending<RunId, Run>, worker: WorkerId, id: RunId) -> Result<Option<&mut Run>, Refusal> {
+pub(super) fn own_run(runs: &mut Ascending<RunId, Run>, worker: WorkerId, id: RunId) -> Result<Option<&mut Run>, Refusal> {
     match runs.get_mut(&id) {
         Some(run) if run.worker != worker => Err(Refusal::ForeignRun { run: id }),
         found => Ok(found),

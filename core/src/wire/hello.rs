@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Version of the protocol: of every message in this module's parent, of frames and blobs, and of the form that values have.
-pub const PROTOCOL: u32 = 5;
+pub const PROTOCOL: u32 = 6;
 
 /// What a peer may do. A token and a certificate each carry one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

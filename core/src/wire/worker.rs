@@ -74,7 +74,8 @@ pub enum ToWorker {
         /// Number of items.
         count: u32,
     },
-    /// Give the run back by [`FromWorker::Returned`] unless it has started.
+    /// Others have nothing to do. Give the run back by [`FromWorker::Returned`], or if it has started, half of its items that have not, by
+    /// [`FromWorker::Divided`]. A run that is at its last item has no answer.
     Recall {
         /// The run.
         run: RunId,
@@ -179,6 +180,13 @@ pub enum FromWorker {
         run: RunId,
         /// Why, unless it was recalled or the worker drains: inputs that could not be had.
         missing: Vec<Key>,
+    },
+    /// A run that has started and was asked back has only so many items from now on. None of the others has started, or will.
+    Divided {
+        /// The run.
+        run: RunId,
+        /// Number of items that are left in it, from its first; at least 1.
+        count: u32,
     },
     /// The worker has a copy of this value now.
     Holds {

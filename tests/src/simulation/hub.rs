@@ -340,6 +340,11 @@ impl World {
                 }
             }
             FromWorker::Returned { run, .. } => drop(self.hub.runs.remove(run)),
+            FromWorker::Divided { run, count } => {
+                if let Some(given) = self.hub.runs.get_mut(run) {
+                    given.count = *count;
+                }
+            }
             FromWorker::Draining => self.hub.draining.push(worker),
             FromWorker::Holds { .. } | FromWorker::Heartbeat(_) | FromWorker::Registered | FromWorker::Unreplicated { .. } => {}
         }

@@ -199,6 +199,7 @@ pub(super) fn from_worker(message: &FromWorker) -> Told {
             let lack = if missing.is_empty() { String::new() } else { format!(", missing {missing:?}") };
             told(format!("Returned run {run}{lack}"), vec![], vec![*run])
         }
+        FromWorker::Divided { run, count } => told(format!("Divided run {run}, {count} items are left"), vec![], vec![*run]),
         FromWorker::Holds { key, len, .. } => {
             told(format!("Holds {key} of {len} bytes"), vec![Span { entry: key.entry, first: key.index, count: 1 }], vec![])
         }

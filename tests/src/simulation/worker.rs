@@ -297,6 +297,7 @@ impl World {
                 }
                 Action::Execute { slot, work } => self.execute(pid, number, slot, work),
                 Action::Stop { slot, first, count } => self.stop(pid, number, slot, first, count),
+                Action::Divide { slot } => self.ask_to_divide(pid, number, slot),
                 Action::Leave(reason) => departure = Some(reason),
                 Action::Spill { .. } | Action::Load { .. } | Action::Unlink { .. } => panic!("the disk does not take {action:?}"),
             }
@@ -396,6 +397,40 @@ impl World {
         }
     }
 
+    fn ask_to_divide(&mut self, pid: u32, number: u64, slot: u32) {
+        let session = self.workers.get(&pid).and_then(|process| process.session.as_ref());
+        if let Some(execution) = session.and_then(|session| session.slots.get(&slot)) {
+            let run = execution.work.run;
+            let at = self.now + self.rng.micros(0, STOPS_WITHIN);
+            self.schedule(at, Due::Divide { pid, session: number, slot, run });
+        }
+    }
+
+    /// A slot gives up half of what its run has not begun, if it is still at it.
+    pub(super) fn divide(&mut self, pid: u32, number: u64, slot: u32, run: RunId) {
+        let Some(session) = self.workers.get_mut(&pid).and_then(|process| process.session.as_mut()) else { return };
+        if session.number != number {
+            return;
+        }
+        let Some(execution) = session.slots.get_mut(&slot).filter(|execution| execution.work.run == run) else { return };
+        let (now, count) = (self.now, execution.times.len());
+        let begun = execution.times.partition_point(|(start, _)| *start <= now).max(1);
+        if begun >= count {
+            return;
+        }
+        let count = begun + (count - begun) / 2;
+        execution.times.truncate(count);
+        execution.dropped.retain(|item| (*item as usize) < count);
+        self.turns += 1;
+        execution.turn = self.turns;
+        let Some(execution) = session.slots.remove(&slot) else { return };
+        self.plan(pid, number, slot, &execution);
+        if let Some(session) = self.workers.get_mut(&pid).and_then(|process| process.session.as_mut()) {
+            session.slots.insert(slot, execution);
+        }
+        self.worker_event(pid, Event::Divided { run, count: count as u32 });
+    }
+
     fn execution(&self, pid: u32, number: u64, slot: u32, turn: u64) -> Option<&Execution> {
         let session = self.workers.get(&pid)?.session.as_ref().filter(|session| session.number == number)?;
         session.slots.get(&slot).filter(|execution| execution.turn == turn)
@@ -441,7 +476,7 @@ impl World {
         }
         let (mut builder, mut single, mut errors) = (RunBuilder::default(), None, Vec::new());
         let mut work_done = 0;
-        for (item, inline) in work.args.run.iter().enumerate() {
+        for (item, inline) in work.args.run.iter().enumerate().take(execution.times.len()) {
             let (item, key) = (item as u32, execution.key(item as u32));
             let plan = self.graph.items.get(&key);
             let Some(plan) = plan.filter(|_| !dropped.contains(&item)) else {

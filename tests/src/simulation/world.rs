@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use quicsand::{
-    ids::{Hash, Key, WorkerId},
+    ids::{Hash, Key, RunId, WorkerId},
     scheduler::{Config, Event},
 };
 use quicsand_worker::state::Budget;
@@ -46,6 +46,7 @@ pub(super) enum Due {
     Weather,
     Module { pid: u32, session: u64, hash: Hash },
     RunEnds { pid: u32, session: u64, slot: u32, turn: u64 },
+    Divide { pid: u32, session: u64, slot: u32, run: RunId },
     Kill { pid: u32, session: u64, slot: u32, turn: u64, key: Key },
     Fetch(Box<Fetch>),
     Fetched { asker: Asker, key: Key, hash: Hash, bytes: Option<Bytes> },
@@ -68,6 +69,7 @@ impl Due {
             Self::Heartbeat { pid, .. }
             | Self::Module { pid, .. }
             | Self::RunEnds { pid, .. }
+            | Self::Divide { pid, .. }
             | Self::Kill { pid, .. }
             | Self::Disk(pid)
             | Self::Drain(pid) => Some(*pid),
@@ -276,6 +278,7 @@ impl World {
             Due::Module { pid, session, hash } if self.is_session(pid, session) => self.module_came(pid, hash),
             Due::Module { .. } => {}
             Due::RunEnds { pid, session, slot, turn } => self.run_ends(pid, session, slot, turn),
+            Due::Divide { pid, session, slot, run } => self.divide(pid, session, slot, run),
             Due::Kill { pid, session, slot, turn, key } => self.kill(pid, session, slot, turn, key),
             Due::Fetch(fetch) => self.ask(fetch),
             Due::Fetched { asker: Asker { process: Process::Client(pid), .. }, key, bytes, .. } => {

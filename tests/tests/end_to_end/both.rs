@@ -312,6 +312,22 @@ fn dropped_calls_free_their_slots() {
 }
 
 #[test]
+fn nothing_waits_behind_a_call_that_takes_much_longer_than_others() {
+    let test = |client: &quicsand::Client| {
+        let quick = client.map(sleep, std::iter::repeat_n(0, 1000));
+        client.gather(&quick).expect("all run");
+        // Many of these are one batch, as quick as the others were.
+        let naps = client.map(sleep, [3_600_000, 3_600_000].into_iter().chain(std::iter::repeat_n(0, 1000)));
+        let (slow, behind) = naps.split_at(2);
+        assert_eq!(client.gather(&behind).expect("all run"), vec![0; 1000]);
+        slow.cancel();
+        assert!(slow.into_iter().all(|one| one.result().is_err()));
+    };
+    test(&quicsand::Client::local().threads(4));
+    test(&crate::fleet());
+}
+
+#[test]
 fn futures_of_another_client_are_refused() {
     let one = quicsand::Client::local();
     let future = one.submit(inc, 1);

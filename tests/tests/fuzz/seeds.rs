@@ -100,6 +100,7 @@ fn said_by_worker() -> Vec<FromWorker> {
         FromWorker::Started { run: RunId(2) },
         FromWorker::Finished { run: RunId(2), outcome: outcome(run(&[&[]]), vec![stored]), elapsed: ms },
         FromWorker::Returned { run: RunId(3), missing: vec![entry(0).key(0)] },
+        FromWorker::Divided { run: RunId(4), count: 2 },
         FromWorker::Holds { key: entry(5).key(0), len: 1 << 20, hash: Hash::of(b"far") },
         FromWorker::Registered,
         FromWorker::Unreplicated { key: entry(5).key(0) },

@@ -16,7 +16,7 @@ use super::{
     log::Log,
     module::{CONSTRUCTORS, Module},
     printed::Printed,
-    wasi::{Guest, read_u32, slice},
+    wasi::{Addresses, Guest, read_u32, slice},
 };
 
 /// An instance with at most this much memory (or what it began with, if that is more) is kept for the next batch.
@@ -91,8 +91,7 @@ impl Instance {
         store.epoch_deadline_callback(|mut context| {
             if let Some(memory) = context.data().memory {
                 let (bytes, guest) = memory.data_and_store_mut(&mut context);
-                let started = guest.started(bytes);
-                guest.watch.look(started).map_err(Error::new)?;
+                guest.look(bytes)?;
             }
             Ok(UpdateDeadline::Continue(1))
         });
@@ -151,7 +150,7 @@ impl Instance {
         let guest = self.store.data_mut();
         guest.growth.memory = bounds.memory;
         guest.watch = bounds.watch;
-        guest.counter = None;
+        guest.at = None;
         guest.log.clear();
         guest.end_item();
         guest.lines.begin(first);
@@ -159,7 +158,7 @@ impl Instance {
         let room = self.write(task, plan).map_err(|error| Phase::Prepare.failed(error))?;
         let Some((_, entry)) = &self.entry else { return Err(Phase::Prepare.failed(Error::msg("no task is at hand"))) };
         let guest = self.store.data_mut();
-        guest.counter = Some(self.state);
+        guest.at = Some(Addresses { state: self.state, batch: room });
         guest.watch.begin();
         let called = entry.call(&mut self.store, room).map_err(|error| Phase::Run.failed(error));
         let guest = self.store.data_mut();

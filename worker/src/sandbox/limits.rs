@@ -4,7 +4,7 @@ use std::{
     ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -12,7 +12,7 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 use wasmtime::ResourceLimiter;
 
-/// Cancels items of a running batch from another thread. Clones speak of the same batch; one is made a batch.
+/// Cancels items of a running batch from another thread, or has it end early. Clones speak of the same batch; one is made a batch.
 ///
 /// An item that finishes before its cancellation is noticed keeps its value.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +24,25 @@ struct Shared {
     /// Cancelled items: ascending, neither overlapping nor touching.
     cancelled: Mutex<Vec<Range<u32>>>,
     wake: Condvar,
+    /// Whether the batch is to be divided.
+    divide: AtomicBool,
+    /// Items from the end that were given up.
+    given_up: AtomicU32,
+    divisible: Mutex<Option<Divisible>>,
+}
+
+/// A batch that can be divided.
+struct Divisible {
+    /// Its number of items.
+    count: u32,
+    /// Who wants to know of how many it has then.
+    told: Box<dyn Fn(u32) + Send>,
+}
+
+impl std::fmt::Debug for Divisible {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Divisible").field("count", &self.count).finish_non_exhaustive()
+    }
 }
 
 impl Control {
@@ -73,10 +92,43 @@ impl Control {
         cancelled.get(at).map_or(range.end, |cancelled| cancelled.start.clamp(range.start, range.end))
     }
 
-    /// Blocks until `until` (for ever if `None`) or until `item` is cancelled.
+    /// Lets a batch of `count` items be divided; `told` gets the number of items that it has then, on the thread that runs it.
+    pub fn allow_division(&self, count: u32, told: impl Fn(u32) + Send + 'static) {
+        *self.0.divisible.lock() = Some(Divisible { count, told: Box::new(told) });
+    }
+
+    /// Has the batch end after half of the items that have not begun, soon, if it may be divided and two items or more are left.
+    pub fn divide(&self) {
+        self.0.divide.store(true, Ordering::Release);
+        // Whoever is about to sleep has either seen it or is woken.
+        drop(self.0.cancelled.lock());
+        self.0.wake.notify_all();
+    }
+
+    /// Divides the batch if that was asked for, and gives the number of items that it has then; so many of its items have begun.
+    pub(crate) fn divide_at(&self, begun: u32) -> Option<u32> {
+        if !self.0.divide.load(Ordering::Acquire) || !self.0.divide.swap(false, Ordering::AcqRel) {
+            return None;
+        }
+        let mut divisible = self.0.divisible.lock();
+        let divisible = divisible.as_mut()?;
+        let left = divisible.count.checked_sub(begun).filter(|left| *left > 0)?;
+        let count = begun + left / 2;
+        self.0.given_up.fetch_add(divisible.count - count, Ordering::Release);
+        divisible.count = count;
+        (divisible.told)(count);
+        Some(count)
+    }
+
+    /// How many items a batch has that had `count`.
+    pub(crate) fn left_of(&self, count: u32) -> u32 {
+        count - self.0.given_up.load(Ordering::Acquire).min(count)
+    }
+
+    /// Blocks until `until` (for ever if `None`), until `item` is cancelled, or until the batch is to be divided.
     pub(crate) fn sleep(&self, item: u32, until: Option<Instant>) {
         let mut cancelled = self.0.cancelled.lock();
-        while !covers(&cancelled, item) {
+        while !covers(&cancelled, item) && !self.0.divide.load(Ordering::Acquire) {
             match until {
                 Some(until) => {
                     if self.0.wake.wait_until(&mut cancelled, until).timed_out() {
@@ -193,7 +245,15 @@ impl Watch {
         }
     }
 
-    /// Blocks until `until` (for ever if `None`), the item's time limit or its cancellation; [`Watch::look`] then says which.
+    /// Divides the batch if that was asked for; gives the number of items of this call that are left, if there are fewer then. So many of
+    /// them have begun.
+    pub(crate) fn divide(&self, begun: u32) -> Option<u32> {
+        let left = self.control.divide_at(self.first.saturating_add(begun))?.saturating_sub(self.first);
+        (left < self.count).then_some(left)
+    }
+
+    /// Blocks until `until` (for ever if `None`), the item's time limit, its cancellation or a division of its batch; [`Watch::look`] and
+    /// [`Watch::divide`] then say which.
     pub(crate) fn sleep(&self, until: Option<Instant>) {
         let deadline = self.limit.in_force().and_then(|limit| self.since.checked_add(limit));
         let until = match (until, deadline) {
@@ -289,6 +349,35 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| control.sleep(3, None));
             control.cancel(3, 1);
+        });
+    }
+
+    #[test]
+    fn a_batch_is_divided_where_it_is_and_says_so() {
+        let control = Control::new();
+        let told = Arc::new(Mutex::new(Vec::new()));
+        control.divide();
+        assert_eq!(control.divide_at(1), None, "it may not be");
+        let ears = Arc::clone(&told);
+        control.allow_division(10, move |count| ears.lock().push(count));
+        assert_eq!(control.divide_at(1), None, "once for each time that it is asked for");
+        control.divide();
+        let watch = Watch::new(&control, &(2..8), wish(Duration::from_secs(1)));
+        assert_eq!(watch.divide(1), Some(4), "of the 7 that have not begun, 3 are left: 3 to 5");
+        assert_eq!((control.left_of(10), watch.divide(1)), (6, None));
+        control.divide();
+        assert_eq!(control.divide_at(5), Some(5), "a single item goes");
+        control.divide();
+        assert_eq!((control.divide_at(5), control.left_of(10)), (None, 5));
+        assert_eq!(*told.lock(), [6, 5]);
+    }
+
+    #[test]
+    fn a_sleeper_wakes_to_divide_its_batch() {
+        let control = Control::new();
+        std::thread::scope(|scope| {
+            scope.spawn(|| control.sleep(3, None));
+            control.divide();
         });
     }
 

@@ -61,7 +61,7 @@ pub struct HoleInput {
     pub value: Bytes,
 }
 
-/// How the items of a batch ended. An item that is neither in `errors` nor in `dropped` has its result in `values`.
+/// How the items of a batch ended: all of them, or those that are left where it was divided. An item that is neither in `errors` nor in `dropped` has its result in `values`.
 #[derive(Debug)]
 pub struct BatchResult {
     /// One value an item; empty for the others.
@@ -114,7 +114,7 @@ impl Runner {
         // Lines that the guest prints are events in here.
         let _span = tracing::debug_span!("batch", task = %job.name, first = job.first).entered();
         let mut outcomes = Outcomes::new(job, sandbox.config());
-        let count = job.args.count();
+        let mut count = job.args.count();
         if !is_consistent(job) {
             outcomes.fail_until(count, &TaskErrorKind::Worker, "the batch's lengths contradict each other");
         } else if job.module.export(job.task).is_none() {
@@ -137,6 +137,7 @@ impl Runner {
                 Next::Alone => 1,
                 Next::Any => at_once.saturating_mul(2),
             };
+            count = control.left_of(job.args.count());
         }
         let (values, errors, dropped) = outcomes.finish();
         BatchResult { values, errors, dropped, elapsed: began.elapsed() }
@@ -173,14 +174,16 @@ impl Runner {
                 return settle(&failure, Seen { log, ..Seen::nothing() }, &items, fresh, outcomes);
             }
         };
-        match (take(&mut instance, &items, failure.as_ref(), outcomes), failure) {
-            (Ok(_), None) if outcomes.next() == items.end => {
+        // It may have been divided meanwhile.
+        let left = items.start..items.end.min(control.left_of(job.args.count()));
+        match (take(&mut instance, &items, left.end, failure.as_ref(), outcomes), failure) {
+            (Ok(_), None) if outcomes.next() == left.end => {
                 self.kept = Some(instance).filter(Instance::is_worth_keeping);
                 Next::Any
             }
-            (Ok(seen), Some(failure)) => settle(&failure, seen, &items, fresh, outcomes),
-            (Ok(_), None) => lie(&Stop::Lie("it ends a batch before its items"), &items, outcomes),
-            (Err(stop), _) => lie(&stop, &items, outcomes),
+            (Ok(seen), Some(failure)) => settle(&failure, seen, &left, fresh, outcomes),
+            (Ok(_), None) => lie(&Stop::Lie("it ends a batch before its items"), &left, outcomes),
+            (Err(stop), _) => lie(&stop, &left, outcomes),
         }
     }
 }
@@ -209,14 +212,16 @@ impl Seen {
     }
 }
 
-/// Takes what the guest finished, and if it failed, what it says about the item that it was at.
+/// Takes what the guest finished of the items before `end`, and if it failed, what it says about the item that it was at.
 fn take(
     instance: &mut Instance,
     items: &Range<u32>,
+    end: u32,
     failure: Option<&Failure>,
     outcomes: &mut Outcomes<'_>,
 ) -> Result<Seen, Stop> {
-    let (state, memory, log) = instance.results(items)?;
+    let (mut state, memory, log) = instance.results(items)?;
+    state.finished = state.finished.min(end.saturating_sub(items.start));
     outcomes.take(&state, memory, log)?;
     let mut seen = Seen { inside: state.started > state.finished, ..Seen::nothing() };
     if let Some(failure) = failure {

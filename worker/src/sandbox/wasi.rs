@@ -25,6 +25,15 @@ use super::{
 /// The one module that guests may import from.
 pub(crate) const MODULE: &str = "wasi_snapshot_preview1";
 
+/// Where a guest that runs a batch has what the host looks at meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Addresses {
+    /// Of the [`State`](quicsand::abi::State).
+    pub(crate) state: u32,
+    /// Of the [`Batch`](quicsand::abi::Batch).
+    pub(crate) batch: u32,
+}
+
 /// What a store knows of its guest.
 #[derive(Debug)]
 pub(crate) struct Guest {
@@ -36,8 +45,8 @@ pub(crate) struct Guest {
     pub(crate) printed: Arc<Printed>,
     /// Set once the instance is there: guests cannot run before, as start sections are refused.
     pub(crate) memory: Option<Memory>,
-    /// Where the guest counts its items, while it runs a batch; before and after, the count is stale.
-    pub(crate) counter: Option<u32>,
+    /// Where the guest counts its items and has its batch, while it runs one; before and after, the count is stale.
+    pub(crate) at: Option<Addresses>,
     /// The zero of its monotonic clock.
     born: Instant,
     world: Arc<World>,
@@ -59,7 +68,7 @@ impl Guest {
             lines: Assembler::default(),
             printed,
             memory: None,
-            counter: None,
+            at: None,
             born: Instant::now(),
             world,
             files: Files::default(),
@@ -86,7 +95,21 @@ impl Guest {
 
     /// The number of items that the guest says it has begun, given its memory.
     pub(crate) fn started(&self, memory: &[u8]) -> u32 {
-        self.counter.and_then(|at| read_u32(memory, at)).unwrap_or(0)
+        self.at.and_then(|at| read_u32(memory, at.state)).unwrap_or(0)
+    }
+
+    /// Stops the guest if its item has to, and has it end its batch early if that is to be divided.
+    pub(crate) fn look(&mut self, memory: &mut [u8]) -> Result<()> {
+        let started = self.started(memory);
+        self.watch.look(started).map_err(Error::new)?;
+        let Some(at) = self.at else { return Ok(()) };
+        // Between two items it may have made up its mind about the next one.
+        let is_inside = read_u32(memory, at.state.saturating_add(4)).is_some_and(|finished| finished < started);
+        if let Some(left) = self.watch.divide(started.saturating_add(u32::from(!is_inside))) {
+            // A guest that has its batch elsewhere, or does not care, works in vain.
+            put(memory, at.batch.cast_signed(), &left.to_le_bytes());
+        }
+        Ok(())
     }
 }
 
@@ -200,12 +223,6 @@ fn parts<'a>(caller: &'a mut Caller<'_, Guest>) -> Result<(&'a mut [u8], &'a mut
     Ok(memory.data_and_store_mut(caller))
 }
 
-/// Stops the guest if its item has to.
-fn look(memory: &[u8], guest: &mut Guest) -> Result<()> {
-    let started = guest.started(memory);
-    guest.watch.look(started).map_err(Error::new)
-}
-
 fn put(memory: &mut [u8], at: i32, bytes: &[u8]) -> i32 {
     let room = memory.get_mut(at.cast_unsigned() as usize..).and_then(|rest| rest.get_mut(..bytes.len()));
     match room {
@@ -253,7 +270,7 @@ fn fd_write(mut caller: Caller<'_, Guest>, fd: i32, vectors: i32, count: i32, ou
         return Ok(INVAL);
     }
     let (memory, guest) = parts(&mut caller)?;
-    look(memory, guest)?;
+    guest.look(memory)?;
     let item = guest.watch.item(guest.started(memory));
     let Some(vectors) = slice(memory, vectors.cast_unsigned(), count * 8) else { return Ok(FAULT) };
     let stream = if fd == 1 { LogStream::Out } else { LogStream::Err };
@@ -283,7 +300,7 @@ fn random_get(mut caller: Caller<'_, Guest>, at: i32, len: i32) -> Result<i32> {
         return Ok(FAULT);
     }
     for start in (at..at + len).step_by(CHUNK) {
-        look(memory, guest)?;
+        guest.look(memory)?;
         let end = (start + CHUNK).min(at + len);
         getrandom::fill(&mut memory[start..end]).map_err(Error::new)?;
     }
@@ -314,10 +331,10 @@ fn poll_oneoff(mut caller: Caller<'_, Guest>, subscriptions: i32, events: i32, c
     let clocks =
         || awaited.iter().filter_map(|awaited| if let Awaited::Clock(wait, at) = awaited { Some((*wait, *at)) } else { None });
     let earliest = clocks().filter_map(|(_, at)| at).min();
-    look(memory, guest)?;
+    guest.look(memory)?;
     while !streams && earliest.is_none_or(|at| at > Instant::now()) {
         guest.watch.sleep(earliest);
-        look(memory, guest)?;
+        guest.look(memory)?;
     }
 
     if !streams {

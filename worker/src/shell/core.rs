@@ -204,6 +204,7 @@ impl Core {
                         control.cancel(first, count);
                     }
                 }
+                Action::Divide { slot } => inner.controls.get(slot as usize).into_iter().for_each(Control::divide),
                 Action::Leave(reason) => departure = Some(reason),
             }
         }

@@ -75,18 +75,25 @@ pub(crate) fn start(core: &Arc<Core>, sandbox: &Arc<Sandbox>, slot: u32, name: &
     thread.spawn(move || serve(&core, &sandbox, slot, &name))
 }
 
-fn serve(core: &Core, sandbox: &Arc<Sandbox>, slot: u32, name: &str) {
+fn serve(core: &Arc<Core>, sandbox: &Arc<Sandbox>, slot: u32, name: &str) {
     let new = || Runner::printing(Arc::clone(sandbox), Arc::clone(core.printed()));
     let mut runner = new();
     let mut next = None;
     while let Some(task) = next.take().or_else(|| core.mailbox(slot)?.take(|| runner.rest())) {
         let run = task.work.run;
-        // The task itself is sandboxed: a panic here is a fault of this program, which costs the run but not the worker.
         let (entry, first, count) = (task.work.entry, task.work.first, task.work.args.count());
-        let spec = task.work.spec.clone();
+        let (spec, control) = (task.work.spec.clone(), task.control.clone());
+        if count > 1 {
+            // The core has the control.
+            let core = Arc::downgrade(core);
+            control.allow_division(count, move |count| {
+                core.upgrade().into_iter().for_each(|core| core.tell([Event::Divided { run, count }]));
+            });
+        }
+        // The task itself is sandboxed: a panic here is a fault of this program, which costs the run but not the worker.
         let ended = catch_unwind(AssertUnwindSafe(|| execute(&mut runner, task, name))).unwrap_or_else(|_| {
             runner = new();
-            Ended::failed(&spec.name, entry, first, count, name, &TaskErrorKind::Worker, "the worker panicked")
+            Ended::failed(&spec.name, entry, first, control.left_of(count), name, &TaskErrorKind::Worker, "the worker panicked")
         });
         core.count_finished(ended.finished());
         next = core.run_ended(slot, Event::RunEnded { run, ended });

@@ -12,7 +12,7 @@
 //! | --- | --- | --- | --- | --- |
 //! | waiting | `missing` of them still to come | no | `modules`, `fetches`, `awaited` | the last arrival, a failure, `Returned`, `Cancel` of all |
 //! | ready | all there | no | `ready`, by arrival | a free slot, `Returned`, `Cancel` of all |
-//! | running | handed over | yes | | [`Event::RunEnded`] |
+//! | running | handed over | yes | | [`Event::RunEnded`], before which [`Event::Divided`] can make it shorter |
 
 mod fetches;
 mod modules;
@@ -70,6 +70,8 @@ pub enum Event {
     Loaded { file: u64, bytes: Option<Bytes> },
     /// A file was read for a peer, and is not what was written to it.
     Damaged { file: u64 },
+    /// A slot runs only the first `count` items of its run.
+    Divided { run: RunId, count: u32 },
     /// A slot is done with its run.
     RunEnded { run: RunId, ended: Ended },
     /// A peer wrote a value here.
@@ -101,6 +103,9 @@ pub enum Action {
     Unlink { file: u64 },
     /// Run this on the slot.
     Execute { slot: u32, work: Box<Work> },
+    /// Have the run that the slot executes end after half of what it has not begun, and say so by [`Event::Divided`], if it has more than
+    /// one item left.
+    Divide { slot: u32 },
     /// Stop these items of the run that the slot executes.
     Stop { slot: u32, first: u32, count: u32 },
     /// Close the connection once everything is said; with the reason if this is not in good order.
@@ -255,6 +260,7 @@ impl Worker {
                 }
             }
             Event::Damaged { file } => self.store.shelf.damaged(file, actions),
+            Event::Divided { run, count } => self.divided(run, count, actions),
             Event::RunEnded { run, ended } => self.run_ended(run, ended, actions),
             Event::Written { key, hash, bytes } => self.hold(key, hash, bytes, actions),
             Event::Tick { used_bytes } => {
@@ -309,8 +315,7 @@ impl Worker {
         match message {
             ToWorker::Assign(assignment) => self.assign(assignment, actions),
             ToWorker::Cancel { run, first, count } => self.cancel(run, first, count, actions),
-            ToWorker::Recall { run } if fault::is(Fault::RecallUnanswered) => self.give_back(run, Vec::new(), &mut Vec::new()),
-            ToWorker::Recall { run } => self.give_back(run, Vec::new(), actions),
+            ToWorker::Recall { run } => self.recall(run, actions),
             ToWorker::Free { spans } => {
                 for span in spans {
                     self.store.free(span, actions);

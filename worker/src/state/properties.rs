@@ -29,6 +29,7 @@ enum Step {
     End { at: usize, how: u8 },
     Cancel { run: u64, first: u32, count: u32 },
     Recall { run: u64 },
+    Divide { at: usize, count: u32 },
     Free { seq: u64, first: u64, count: u64 },
     Written { seq: u64 },
     Replicate { seq: u64 },
@@ -65,6 +66,7 @@ fn step() -> impl Strategy<Value = Step> {
         25 => (any::<usize>(), 0..5_u8).prop_map(|(at, how)| Step::End { at, how }),
         6 => (0..60_u64, 0..5_u32, 1..6_u32).prop_map(|(run, first, count)| Step::Cancel { run, first, count }),
         4 => (0..60_u64).prop_map(|run| Step::Recall { run }),
+        4 => (any::<usize>(), 0..6_u32).prop_map(|(at, count)| Step::Divide { at, count }),
         4 => (0..8_u64, 0..8_u64, 0..8_u64).prop_map(|(seq, first, count)| Step::Free { seq, first, count }),
         2 => (5..8_u64).prop_map(|seq| Step::Written { seq }),
         2 => (5..8_u64).prop_map(|seq| Step::Replicate { seq }),
@@ -139,6 +141,11 @@ impl World {
             Action::Send(FromWorker::Returned { run, .. }) => {
                 assert!(self.open.remove(&run).is_some() && !self.started.contains(&run), "{run} is returned once, unstarted");
             }
+            Action::Send(FromWorker::Divided { run, count }) => {
+                let (before, told) = self.open.get_mut(&run).expect("an open run");
+                assert!(self.started.contains(&run) && *told < count && count < *before, "{run} becomes shorter");
+                *before = count;
+            }
             Action::Send(_) | Action::ForgetModule(_) => {}
             Action::FetchModule(hash) => {
                 assert!(!self.modules.contains(&hash), "fetched once");
@@ -166,6 +173,7 @@ impl World {
                 assert!(work.inputs.fill_holes(&work.args).is_some(), "every input is there");
                 assert!(self.slots.insert(slot, (work.run, work.args.count())).is_none(), "the slot is free");
             }
+            Action::Divide { slot } => assert!(self.slots.contains_key(&slot)),
             Action::Stop { slot, .. } => assert!(self.slots.contains_key(&slot)),
             Action::Leave(reason) => {
                 assert_eq!(reason, None);
@@ -196,6 +204,7 @@ impl World {
             Step::End { at, how } => self.end(at, how),
             Step::Cancel { run, first, count } => self.handle(Event::Message(ToWorker::Cancel { run: RunId(run), first, count })),
             Step::Recall { run } => self.handle(Event::Message(ToWorker::Recall { run: RunId(run) })),
+            Step::Divide { at, count } => self.divide(at, count),
             Step::Free { seq, first, count } => {
                 let spans = vec![Span { entry: key(seq, 0).entry, first, count }];
                 self.handle(Event::Message(ToWorker::Free { spans }));
@@ -240,6 +249,17 @@ impl World {
         let last_said = actions.iter().rev().find(|action| matches!(action, Action::Send(_)));
         let ends = matches!(last_said, Some(Action::Send(FromWorker::Registered)));
         assert_eq!((holds, ends), (named, named > 0));
+    }
+
+    /// A slot ends its run early, or says nonsense.
+    fn divide(&mut self, at: usize, count: u32) {
+        let at = at % self.slots.len().max(1);
+        let Some((run, before)) = self.slots.values_mut().nth(at) else { return };
+        let run = *run;
+        if (1..*before).contains(&count) {
+            *before = count;
+        }
+        self.handle(Event::Divided { run, count });
     }
 
     fn module(&mut self, at: usize, how: u8) {

@@ -203,6 +203,28 @@ impl Worker {
         }
     }
 
+    /// Others have nothing to do: gives a run back that has not started, and half of what is left of one that has.
+    pub(super) fn recall(&mut self, run: RunId, actions: &mut Vec<Action>) {
+        match self.runs.get(&run).map(|entry| &entry.phase) {
+            Some(Phase::Running { slot }) => actions.push(Action::Divide { slot: *slot }),
+            _ if fault::is(Fault::RecallUnanswered) => self.give_back(run, Vec::new(), &mut Vec::new()),
+            _ => self.give_back(run, Vec::new(), actions),
+        }
+    }
+
+    /// Only the first `count` items of a run are run here.
+    pub(super) fn divided(&mut self, run: RunId, count: u32, actions: &mut Vec<Action>) {
+        let Some(entry) = self.runs.get_mut(&run).filter(|entry| entry.is_running() && (1..entry.count).contains(&count)) else {
+            return;
+        };
+        let (end, gone) = (entry.entry.key(entry.first + u64::from(count)), entry.keys().end);
+        entry.count = count;
+        actions.push(Action::Send(FromWorker::Divided { run, count }));
+        for (key, waiters) in self.waiters(end..gone) {
+            waiters.into_iter().for_each(|waiter| self.give_back(waiter, vec![key], actions));
+        }
+    }
+
     /// Gives a run back if it has not started, and with it those that wait for its results.
     pub(super) fn give_back(&mut self, run: RunId, missing: Vec<Key>, actions: &mut Vec<Action>) {
         if self.runs.get(&run).is_none_or(|entry| entry.is_running()) {
@@ -210,7 +232,7 @@ impl Worker {
         }
         if let Some(entry) = self.remove(run) {
             actions.push(returned(run, missing));
-            for (key, waiters) in self.waiters(&entry) {
+            for (key, waiters) in self.waiters(entry.keys()) {
                 waiters.into_iter().for_each(|waiter| self.give_back(waiter, vec![key], actions));
             }
         }
@@ -229,7 +251,7 @@ impl Worker {
     /// A run is over: tells so, keeps what is to be kept, and hands its results to those that wait for them.
     fn end(&mut self, run: RunId, mut ended: Ended, actions: &mut Vec<Action>) {
         let Some(entry) = self.remove(run) else { return };
-        let awaited = self.waiters(&entry);
+        let awaited = self.waiters(entry.keys());
         if let (1, Some(value)) = (entry.count, ended.value(0))
             && ended.kept.is_empty()
         {
@@ -280,9 +302,9 @@ impl Worker {
         Some(entry)
     }
 
-    /// Takes the runs out that wait for a result of this one, by key.
-    fn waiters(&mut self, entry: &RunEntry) -> Vec<(Key, Vec<RunId>)> {
-        let keys: Vec<Key> = self.awaited.range(entry.keys()).map(|(&key, _)| key).collect();
+    /// Takes the runs out that wait for one of these keys.
+    fn waiters(&mut self, keys: Range<Key>) -> Vec<(Key, Vec<RunId>)> {
+        let keys: Vec<Key> = self.awaited.range(keys).map(|(&key, _)| key).collect();
         keys.into_iter().filter_map(|key| self.awaited.remove_entry(&key)).collect()
     }
 }

@@ -91,6 +91,7 @@ fn told(action: &Action) -> String {
         Action::Send(FromWorker::Started { run }) => format!("started {run}"),
         Action::Send(FromWorker::Finished { run, outcome, .. }) => format!("finished {run} {}", items(outcome)),
         Action::Send(FromWorker::Returned { run, missing }) => format!("returned {run} {missing:?}"),
+        Action::Send(FromWorker::Divided { run, count }) => format!("divided {run} {count}"),
         Action::Send(FromWorker::Holds { key, .. }) => format!("holds {key}"),
         Action::Send(FromWorker::Heartbeat(load)) => {
             format!("heartbeat {} {}{}", load.held_bytes, load.busy, if load.pressed { " pressed" } else { "" })
@@ -106,6 +107,7 @@ fn told(action: &Action) -> String {
         Action::Unlink { file } => format!("unlink {file}"),
         Action::Execute { slot, work } => format!("run {} on {slot}", work.run),
         Action::Stop { slot, first, count } => format!("stop {slot} {first}+{count}"),
+        Action::Divide { slot } => format!("divide {slot}"),
         Action::Leave(reason) => format!("leave {}", reason.as_deref().unwrap_or("well")),
     }
 }
@@ -224,7 +226,28 @@ fn cancelling_drops_what_has_not_started_and_stops_what_runs() {
     rig.assign(3, key(3, 0), 2, vec![]);
     assert_eq!(rig.say(cancel(3, 1, 1)), "");
     assert_eq!(rig.say(cancel(3, 0, 1)), "finished 3 dd");
-    assert_eq!(rig.say(ToWorker::Recall { run: RunId(2) }), "", "it runs");
+}
+
+#[test]
+fn what_runs_is_divided_and_what_waits_for_the_rest_goes_with_it() {
+    let mut rig = Rig::new(1, true);
+    let recall = || ToWorker::Recall { run: RunId(1) };
+    let divided = |run, count| Event::Divided { run: RunId(run), count };
+    rig.assign(1, key(1, 0), 10, vec![]);
+    rig.assign(2, key(2, 0), 1, vec![ahead(key(1, 3))]);
+    rig.assign(3, key(3, 0), 1, vec![ahead(key(1, 7)), ahead(key(1, 3))]);
+    rig.assign(4, key(4, 0), 1, vec![ahead(key(3, 0))]);
+    assert_eq!(rig.say(recall()), "divide 0");
+    let fallen = format!("returned 3 [{}], returned 4 [{}]", key(1, 7), key(3, 0));
+    assert_eq!(rig.handle(divided(1, 6)), format!("divided 1 6, {fallen}"));
+    assert_eq!(rig.say(ToWorker::Cancel { run: RunId(1), first: 5, count: 5 }), "stop 0 5+1");
+    for nonsense in [divided(1, 0), divided(1, 6), divided(2, 1), divided(9, 1)] {
+        assert_eq!(rig.handle(nonsense), "");
+    }
+    assert_eq!(rig.say(recall()), "divide 0", "as often as somebody is idle");
+    assert_eq!(rig.handle(divided(1, 4)), "divided 1 4");
+    assert_eq!(rig.ended(1, values(4, 1)), "finished 1 vvvv, started 2, run 2 on 0");
+    assert_eq!(rig.handle(divided(1, 2)), "", "it is over");
 }
 
 #[test]

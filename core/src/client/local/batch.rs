@@ -25,9 +25,10 @@ pub(super) struct Batch {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
     begun: bool,
+    /// Number of items, which a division makes less.
+    count: u32,
     /// The item that runs, or will next.
     item: u32,
     /// When it began, while it runs.
@@ -42,7 +43,8 @@ struct State {
 
 impl Batch {
     pub(super) fn new(assignment: Assignment, function: Option<Native>) -> Self {
-        Self { assignment: assignment.into(), function, state: Mutex::default() }
+        let state = State::new(assignment.args.count());
+        Self { assignment: assignment.into(), function, state: Mutex::new(state) }
     }
 
     pub(super) fn run_id(&self) -> RunId {
@@ -74,9 +76,17 @@ impl Batch {
         self.lock().cancelled.push(first..first.saturating_add(count));
     }
 
+    /// Gives up half of the items that have not begun, if there are any; the number of those that are left then.
+    pub(super) fn divide(&self) -> Option<u32> {
+        let mut state = self.lock();
+        let begun = state.item + 1;
+        let left = state.count.checked_sub(begun).filter(|left| *left > 0 && state.begun && !state.given_up)?;
+        state.count = begun + left / 2;
+        Some(state.count)
+    }
+
     /// Runs all items; false if it was given up in the middle, in which case its end is somebody else's to tell.
     pub(super) fn run(&self, now: &dyn Fn() -> Duration) -> bool {
-        let count = self.assignment.args.count();
         let items = self.assignment.args.run.iter().enumerate();
         let mut out = Output::default();
         let holes = self.hole_values();
@@ -85,6 +95,9 @@ impl Batch {
             let item = u32::try_from(item).unwrap_or(u32::MAX);
             {
                 let mut state = self.lock();
+                if item == state.count {
+                    break;
+                }
                 if state.is_cancelled(item) {
                     state.drop_item(item);
                     continue;
@@ -111,7 +124,6 @@ impl Batch {
                 (Err(error), None) => state.fail_item(item, *error),
             }
         }
-        debug_assert_eq!(self.lock().item, count, "every item has ended");
         true
     }
 
@@ -124,9 +136,8 @@ impl Batch {
         if state.given_up || !(cancelled || limit.is_some()) {
             return None;
         }
-        let mut rest = std::mem::take(&mut *state);
-        state.given_up = true;
-        state.item = item;
+        let count = state.count;
+        let mut rest = std::mem::replace(&mut *state, State { given_up: true, item, ..State::new(count) });
         drop(state);
         rest.since = None;
         rest.elapsed += now.saturating_sub(since);
@@ -140,7 +151,7 @@ impl Batch {
     /// What to tell the scheduler, once every item has ended.
     pub(super) fn finished(&self) -> Option<FromWorker> {
         let mut state = self.lock();
-        (state.item == self.assignment.args.count() && !state.given_up).then(|| FromWorker::Finished {
+        (state.item == state.count && !state.given_up).then(|| FromWorker::Finished {
             run: self.run_id(),
             outcome: Outcome {
                 first: 0,
@@ -201,6 +212,21 @@ impl Batch {
 }
 
 impl State {
+    fn new(count: u32) -> Self {
+        Self {
+            begun: false,
+            count,
+            item: 0,
+            since: None,
+            given_up: false,
+            cancelled: Vec::new(),
+            values: RunBuilder::default(),
+            errors: Vec::new(),
+            dropped: Vec::new(),
+            elapsed: Duration::ZERO,
+        }
+    }
+
     fn is_cancelled(&self, item: u32) -> bool {
         self.cancelled.iter().any(|items| items.contains(&item))
     }

@@ -72,7 +72,7 @@ impl Local {
         let config = Config {
             // The one worker never goes silent, and whatever is sent lies in this process either way.
             lease: Duration::MAX,
-            // Nobody would wake a call that rests.
+            // Threads that are all busy wake no call that rests.
             retry_delay: Duration::ZERO,
             client_bytes: u64::MAX,
             // There is no way whose length it would save.
@@ -205,8 +205,11 @@ impl Local {
                 self.give_up(core, &batch)
             }
             ToWorker::Recall { run } => {
-                let at = core.queue.iter().position(|batch| batch.run_id() == run && !batch.has_begun())?;
-                core.queue.remove(at);
+                if core.batches.get(&run)?.has_begun() {
+                    let count = core.batches[&run].divide()?;
+                    return Some(FromWorker::Divided { run, count });
+                }
+                core.queue.retain(|batch| batch.run_id() != run);
                 core.batches.remove(&run);
                 Some(FromWorker::Returned { run, missing: Vec::new() })
             }
@@ -283,7 +286,7 @@ impl Local {
         let mut core = self.lock();
         while !core.closed {
             let Some(batch) = core.queue.pop_front() else {
-                core = self.work.wait(core).unwrap_or_else(PoisonError::into_inner);
+                core = self.rest(core);
                 continue;
             };
             let kept;
@@ -292,6 +295,21 @@ impl Local {
                 return;
             }
         }
+    }
+
+    /// Waits for work. Whoever does is there to tell the scheduler when its time has come, which it wants to know only while threads are
+    /// idle.
+    fn rest<'a>(&'a self, mut core: MutexGuard<'a, Core>) -> MutexGuard<'a, Core> {
+        let Some(due) = core.scheduler.next_deadline() else {
+            return self.work.wait(core).unwrap_or_else(PoisonError::into_inner);
+        };
+        let pause = due.saturating_sub(self.now()).max(Duration::from_millis(1));
+        core = self.work.wait_timeout(core, pause).unwrap_or_else(PoisonError::into_inner).0;
+        if self.now() < due || core.closed {
+            return core;
+        }
+        self.event(&mut core, Event::Tick);
+        self.deliver(core)
     }
 
     /// The thread that looks after deadlines.

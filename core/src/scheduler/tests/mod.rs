@@ -3,6 +3,7 @@
 mod absence;
 mod away;
 mod copies;
+mod divide;
 mod examples;
 mod failures;
 mod journal;

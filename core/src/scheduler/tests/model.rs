@@ -124,6 +124,8 @@ impl Graph {
 struct Task {
     assignment: Assignment,
     done: u32,
+    /// Items that are run here: all, or those that are left after a division.
+    count: u32,
     dropped: BTreeSet<u32>,
     inputs: Option<BTreeMap<Key, Bytes>>,
 }
@@ -189,7 +191,8 @@ impl FakeWorker {
                 return Some(FromWorker::Returned { run: assignment.run, missing: Vec::new() });
             }
             ToWorker::Assign(assignment) => {
-                self.tasks.push(Task { assignment, done: 0, dropped: BTreeSet::new(), inputs: None });
+                let count = assignment.args.count();
+                self.tasks.push(Task { assignment, done: 0, count, dropped: BTreeSet::new(), inputs: None });
             }
             ToWorker::Cancel { run, first, count } => {
                 if let Some(task) = self.task(run) {
@@ -197,9 +200,17 @@ impl FakeWorker {
                 }
             }
             ToWorker::Recall { run } => {
-                let at = self.tasks.iter().position(|task| task.assignment.run == run && task.inputs.is_none())?;
-                self.tasks.remove(at);
-                return Some(FromWorker::Returned { run, missing: Vec::new() });
+                let at = self.tasks.iter().position(|task| task.assignment.run == run)?;
+                if self.tasks[at].inputs.is_none() {
+                    self.tasks.remove(at);
+                    return Some(FromWorker::Returned { run, missing: Vec::new() });
+                }
+                let Task { done, count, .. } = &mut self.tasks[at];
+                let left = *count - *done - 1;
+                if left > 0 {
+                    *count = *done + 1 + left / 2;
+                    return Some(FromWorker::Divided { run, count: *count });
+                }
             }
             ToWorker::Free { spans } => {
                 for key in spans.iter().flat_map(|span| (span.first..span.first + span.count).map(|i| span.entry.key(i))) {
@@ -293,7 +304,7 @@ impl FakeWorker {
                     Some(value) => {
                         values.insert(input.key, value.clone());
                     }
-                    None if self.tasks.iter().any(|task| has(&task.assignment, input.key)) => waits = true,
+                    None if self.tasks.iter().any(|task| task.has(input.key)) => waits = true,
                     None => missing.push(input.key),
                 },
                 place @ InputPlace::Blob { len, hash, .. } => {
@@ -318,7 +329,7 @@ impl FakeWorker {
     fn finish(&mut self, at: usize, count: u32) -> (RunId, Outcome, bool) {
         let task = &mut self.tasks[at];
         let assignment = &task.assignment;
-        let end = (task.done + count).min(assignment.args.count());
+        let end = (task.done + count).min(task.count);
         let mut values = RunBuilder::default();
         let mut outcome =
             Outcome { first: task.done, values: Run::default(), stored: Vec::new(), errors: Vec::new(), dropped: Vec::new() };
@@ -349,13 +360,15 @@ impl FakeWorker {
         }
         outcome.values = values.take();
         task.done = end;
-        (task.assignment.run, outcome, end == task.assignment.args.count())
+        (task.assignment.run, outcome, end == task.count)
     }
 }
 
-/// Whether a run computes a key.
-fn has(assignment: &Assignment, key: Key) -> bool {
-    assignment.entry == key.entry && key.index.wrapping_sub(assignment.first) < u64::from(assignment.args.count())
+impl Task {
+    /// Whether it computes a key.
+    fn has(&self, key: Key) -> bool {
+        self.assignment.entry == key.entry && key.index.wrapping_sub(self.assignment.first) < u64::from(self.count)
+    }
 }
 
 /// What an item reads, in the order of its holes.

@@ -1,5 +1,6 @@
 //! What the sandbox makes of guests: good ones, runaways and liars.
 
+mod division;
 mod granted;
 mod guest;
 mod hostile;

@@ -3,7 +3,7 @@
 
 use wasmtime::{Caller, Engine, Error, Linker, Result, Val};
 
-use super::{Guest, MODULE, SUCCESS, VECTORS, look, parts, put, signature, slice};
+use super::{Guest, MODULE, SUCCESS, VECTORS, parts, put, signature, slice};
 use crate::sandbox::files::{Errno, FIRST, How, Kind, PATH_BYTES, Stat};
 
 /// Bytes that one call reads at most before it looks whether the item has to stop.
@@ -70,7 +70,7 @@ fn reach(
     act: impl FnOnce(&mut [u8], &mut Guest) -> Result<std::result::Result<(), Errno>>,
 ) -> Result<i32> {
     let (memory, guest) = parts(caller)?;
-    look(memory, guest)?;
+    guest.look(memory)?;
     guest.turn(memory);
     Ok(act(memory, guest)?.map_or_else(|errno| errno.0, |()| SUCCESS))
 }
