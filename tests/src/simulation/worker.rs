@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     time::Duration,
 };
 
@@ -72,6 +73,10 @@ pub(super) struct Execution {
     /// When each item begins and ends.
     times: Vec<(Duration, Duration)>,
     dropped: BTreeSet<u32>,
+    /// Items whose end was told.
+    told: u32,
+    /// Since when nothing was told.
+    silent: Duration,
     began: Duration,
     /// Another one whenever the plan changes.
     turn: u64,
@@ -340,7 +345,8 @@ impl World {
         }
         let dropped: BTreeSet<u32> = work.cancelled.iter().cloned().flatten().collect();
         self.turns += 1;
-        let mut execution = Execution { times: Vec::new(), dropped, began: self.now, turn: self.turns, work };
+        let mut execution =
+            Execution { times: Vec::new(), dropped, told: 0, silent: self.now, began: self.now, turn: self.turns, work };
         let mut at = self.now;
         for item in 0..execution.work.args.count() {
             let time = match self.graph.items.get(&execution.key(item)).filter(|_| !execution.dropped.contains(&item)) {
@@ -349,6 +355,10 @@ impl World {
             };
             execution.times.push((at, at + time));
             at += time;
+        }
+        if execution.times.len() > 1 && self.rng.chance(300) {
+            let after = self.rng.micros(0, 1 + (at - self.now).as_micros() as u64);
+            self.schedule(self.now + after, Due::Part { pid, session: number, slot, run: execution.work.run });
         }
         self.plan(pid, number, slot, &execution);
         if let Some(session) = self.workers.get_mut(&pid).and_then(|process| process.session.as_mut()) {
@@ -397,6 +407,26 @@ impl World {
         }
     }
 
+    /// A slot tells what it has finished of its run, if it is still at it.
+    pub(super) fn tell_part(&mut self, pid: u32, number: u64, slot: u32, run: RunId) {
+        let Some(session) = self.workers.get_mut(&pid).and_then(|process| process.session.as_mut()) else { return };
+        if session.number != number || session.slots.get(&slot).is_none_or(|execution| execution.work.run != run) {
+            return;
+        }
+        let Some(mut execution) = session.slots.remove(&slot) else { return };
+        let finished = execution.times.partition_point(|(_, end)| *end <= self.now).min(execution.times.len() - 1) as u32;
+        let ended = (finished > execution.told).then(|| self.outcome(&execution, execution.told..finished));
+        if ended.is_some() {
+            (execution.told, execution.silent) = (finished, self.now);
+        }
+        if let Some(session) = self.workers.get_mut(&pid).and_then(|process| process.session.as_mut()) {
+            session.slots.insert(slot, execution);
+        }
+        if let Some(ended) = ended {
+            self.worker_event(pid, Event::Part { run, ended });
+        }
+    }
+
     fn ask_to_divide(&mut self, pid: u32, number: u64, slot: u32) {
         let session = self.workers.get(&pid).and_then(|process| process.session.as_ref());
         if let Some(execution) = session.and_then(|session| session.slots.get(&slot)) {
@@ -414,7 +444,7 @@ impl World {
         }
         let Some(execution) = session.slots.get_mut(&slot).filter(|execution| execution.work.run == run) else { return };
         let (now, count) = (self.now, execution.times.len());
-        let begun = execution.times.partition_point(|(start, _)| *start <= now).max(1);
+        let begun = execution.times.partition_point(|(start, _)| *start <= now).max(execution.told as usize + 1);
         if begun >= count {
             return;
         }
@@ -453,11 +483,11 @@ impl World {
         let session = self.workers.get_mut(&pid).and_then(|process| process.session.as_mut());
         let Some(execution) = session.and_then(|session| session.slots.remove(&slot)) else { return };
         let run = execution.work.run;
-        let ended = self.outcome(&execution);
+        let ended = self.outcome(&execution, execution.told..execution.times.len() as u32);
         self.worker_event(pid, Event::RunEnded { run, ended });
     }
 
-    fn outcome(&mut self, execution: &Execution) -> Ended {
+    fn outcome(&mut self, execution: &Execution, items: Range<u32>) -> Ended {
         let Execution { work, dropped, .. } = execution;
         let Some(filled) = work.inputs.fill_holes(&work.args) else { panic!("run {} started without its inputs", work.run) };
         let mut fields = vec![Vec::new(); work.args.count() as usize];
@@ -476,7 +506,7 @@ impl World {
         }
         let (mut builder, mut single, mut errors) = (RunBuilder::default(), None, Vec::new());
         let mut work_done = 0;
-        for (item, inline) in work.args.run.iter().enumerate().take(execution.times.len()) {
+        for (item, inline) in work.args.run.iter().enumerate().take(items.end as usize).skip(items.start as usize) {
             let (item, key) = (item as u32, execution.key(item as u32));
             let plan = self.graph.items.get(&key);
             let Some(plan) = plan.filter(|_| !dropped.contains(&item)) else {
@@ -502,7 +532,8 @@ impl World {
         }
         self.computed += work_done;
         let values = single.unwrap_or_else(|| builder.take());
-        Ended::new(values, errors, dropped.iter().copied().collect(), self.now - execution.began)
+        let dropped = dropped.range(items.clone()).copied().collect();
+        Ended::from(items.start, values, errors, dropped, self.now - execution.silent)
     }
 
     /// The runs that a process executes, for complaints.

@@ -47,6 +47,7 @@ pub(super) enum Due {
     Module { pid: u32, session: u64, hash: Hash },
     RunEnds { pid: u32, session: u64, slot: u32, turn: u64 },
     Divide { pid: u32, session: u64, slot: u32, run: RunId },
+    Part { pid: u32, session: u64, slot: u32, run: RunId },
     Kill { pid: u32, session: u64, slot: u32, turn: u64, key: Key },
     Fetch(Box<Fetch>),
     Fetched { asker: Asker, key: Key, hash: Hash, bytes: Option<Bytes> },
@@ -70,6 +71,7 @@ impl Due {
             | Self::Module { pid, .. }
             | Self::RunEnds { pid, .. }
             | Self::Divide { pid, .. }
+            | Self::Part { pid, .. }
             | Self::Kill { pid, .. }
             | Self::Disk(pid)
             | Self::Drain(pid) => Some(*pid),
@@ -279,6 +281,7 @@ impl World {
             Due::Module { .. } => {}
             Due::RunEnds { pid, session, slot, turn } => self.run_ends(pid, session, slot, turn),
             Due::Divide { pid, session, slot, run } => self.divide(pid, session, slot, run),
+            Due::Part { pid, session, slot, run } => self.tell_part(pid, session, slot, run),
             Due::Kill { pid, session, slot, turn, key } => self.kill(pid, session, slot, turn, key),
             Due::Fetch(fetch) => self.ask(fetch),
             Due::Fetched { asker: Asker { process: Process::Client(pid), .. }, key, bytes, .. } => {

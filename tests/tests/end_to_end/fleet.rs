@@ -148,3 +148,15 @@ fn a_cluster_ends_although_calls_are_running_and_queued() {
     let ended = client.gather_all(calls);
     assert!(ended.iter().all(|result| matches!(result, Err(Error::Disconnected { .. }))), "{ended:?}");
 }
+
+#[test]
+fn what_has_finished_in_a_batch_is_told_while_a_slow_call_runs() {
+    let client = fleet();
+    let slow = [700, 3000, 3002];
+    let naps = client.map(sleep, (0..4000).map(|item| if slow.contains(&item) { 3_600_000 } else { 0 }));
+    for item in (0..4000).filter(|item| !slow.contains(item)) {
+        assert_eq!(naps.get(item).expect("there").result().expect("runs"), 0);
+    }
+    naps.cancel();
+    assert!(slow.into_iter().all(|item| naps.get(item).is_some_and(|one| one.result().is_err())));
+}

@@ -15,6 +15,7 @@ use super::{
     limits::{Growth, Limit, Stop, Watch},
     log::Log,
     module::{CONSTRUCTORS, Module},
+    outcome::ResultCaps,
     printed::Printed,
     wasi::{Addresses, Guest, read_u32, slice},
 };
@@ -84,7 +85,14 @@ impl Instance {
     ) -> Result<Self, Failure> {
         let log = Log::new(usize::try_from(sandbox.config().caps.log_limit.0).unwrap_or(usize::MAX));
         let growth = Growth { memory: bounds.memory, table: sandbox.config().caps.table_limit };
-        let guest = Guest::new(growth, bounds.watch, log, Arc::clone(printed), Arc::clone(sandbox.world()));
+        let guest = Guest::new(
+            growth,
+            ResultCaps::of(sandbox.config()),
+            bounds.watch,
+            log,
+            Arc::clone(printed),
+            Arc::clone(sandbox.world()),
+        );
         let mut store = Store::new(sandbox.engine(), guest);
         store.limiter(|guest| &mut guest.growth);
         store.set_epoch_deadline(1);
@@ -203,7 +211,7 @@ impl Instance {
     }
 }
 
-fn read_state(memory: &[u8], at: u32) -> Option<State> {
+pub(crate) fn read_state(memory: &[u8], at: u32) -> Option<State> {
     let field = |index: u32| at.checked_add(index * 4).and_then(|at| read_u32(memory, at));
     Some(State {
         started: field(0)?,

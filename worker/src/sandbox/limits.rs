@@ -4,13 +4,19 @@ use std::{
     ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use parking_lot::{Condvar, Mutex};
+use quicsand::codec::Run as Values;
 use wasmtime::ResourceLimiter;
+
+use super::midway::{Listener, Midway};
+
+/// A batch that takes longer than so tells what it has finished, and again after as long.
+const SILENCE: Duration = Duration::from_millis(100);
 
 /// Cancels items of a running batch from another thread, or has it end early. Clones speak of the same batch; one is made a batch.
 ///
@@ -24,25 +30,7 @@ struct Shared {
     /// Cancelled items: ascending, neither overlapping nor touching.
     cancelled: Mutex<Vec<Range<u32>>>,
     wake: Condvar,
-    /// Whether the batch is to be divided.
-    divide: AtomicBool,
-    /// Items from the end that were given up.
-    given_up: AtomicU32,
-    divisible: Mutex<Option<Divisible>>,
-}
-
-/// A batch that can be divided.
-struct Divisible {
-    /// Its number of items.
-    count: u32,
-    /// Who wants to know of how many it has then.
-    told: Box<dyn Fn(u32) + Send>,
-}
-
-impl std::fmt::Debug for Divisible {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Divisible").field("count", &self.count).finish_non_exhaustive()
-    }
+    midway: Midway,
 }
 
 impl Control {
@@ -92,43 +80,39 @@ impl Control {
         cancelled.get(at).map_or(range.end, |cancelled| cancelled.start.clamp(range.start, range.end))
     }
 
-    /// Lets a batch of `count` items be divided; `told` gets the number of items that it has then, on the thread that runs it.
-    pub fn allow_division(&self, count: u32, told: impl Fn(u32) + Send + 'static) {
-        *self.0.divisible.lock() = Some(Divisible { count, told: Box::new(told) });
+    /// Has somebody hear of a batch of `count` items before its end.
+    pub fn listen(&self, count: u32, listener: impl Listener + 'static) {
+        self.0.midway.listen(count, Box::new(listener));
     }
 
-    /// Has the batch end after half of the items that have not begun, soon, if it may be divided and two items or more are left.
+    /// Has the batch end after half of the items that have not begun, soon, if somebody hears of it and there are any.
     pub fn divide(&self) {
-        self.0.divide.store(true, Ordering::Release);
+        self.0.midway.want();
         // Whoever is about to sleep has either seen it or is woken.
         drop(self.0.cancelled.lock());
         self.0.wake.notify_all();
     }
 
-    /// Divides the batch if that was asked for, and gives the number of items that it has then; so many of its items have begun.
-    pub(crate) fn divide_at(&self, begun: u32) -> Option<u32> {
-        if !self.0.divide.load(Ordering::Acquire) || !self.0.divide.swap(false, Ordering::AcqRel) {
-            return None;
-        }
-        let mut divisible = self.0.divisible.lock();
-        let divisible = divisible.as_mut()?;
-        let left = divisible.count.checked_sub(begun).filter(|left| *left > 0)?;
-        let count = begun + left / 2;
-        self.0.given_up.fetch_add(divisible.count - count, Ordering::Release);
-        divisible.count = count;
-        (divisible.told)(count);
-        Some(count)
+    /// How far the batch is.
+    pub(super) fn midway(&self) -> &Midway {
+        &self.0.midway
+    }
+
+    /// The items of a batch of `count` whose end was neither told nor given up.
+    pub fn untold(&self, count: u32) -> Range<u32> {
+        let left = self.left_of(count);
+        self.0.midway.told().0.min(left)..left
     }
 
     /// How many items a batch has that had `count`.
     pub(crate) fn left_of(&self, count: u32) -> u32 {
-        count - self.0.given_up.load(Ordering::Acquire).min(count)
+        self.0.midway.left_of(count)
     }
 
     /// Blocks until `until` (for ever if `None`), until `item` is cancelled, or until the batch is to be divided.
     pub(crate) fn sleep(&self, item: u32, until: Option<Instant>) {
         let mut cancelled = self.0.cancelled.lock();
-        while !covers(&cancelled, item) && !self.0.divide.load(Ordering::Acquire) {
+        while !covers(&cancelled, item) && !self.0.midway.is_wanted() {
             match until {
                 Some(until) => {
                     if self.0.wake.wait_until(&mut cancelled, until).timed_out() {
@@ -197,18 +181,27 @@ pub(crate) struct Watch {
     seen: u32,
     /// Since when.
     since: Instant,
+    /// The call's finished items whose values were told, and the bytes of these.
+    told: (u32, u32),
+    /// Since when nothing was told, and since when nobody looked for something to tell.
+    silent: Instant,
+    unseen: Instant,
 }
 
 impl Watch {
     /// A watch over a call of `items`, not begun. Until it begins, all time is the first item's.
     pub(crate) fn new(control: &Control, items: &Range<u32>, limit: Limit<Duration>) -> Self {
+        let now = Instant::now();
         Self {
             control: control.clone(),
             first: items.start,
             count: items.end - items.start,
             limit,
             seen: 0,
-            since: Instant::now(),
+            since: now,
+            told: (0, 0),
+            silent: now,
+            unseen: now,
         }
     }
 
@@ -248,18 +241,40 @@ impl Watch {
     /// Divides the batch if that was asked for; gives the number of items of this call that are left, if there are fewer then. So many of
     /// them have begun.
     pub(crate) fn divide(&self, begun: u32) -> Option<u32> {
-        let left = self.control.divide_at(self.first.saturating_add(begun))?.saturating_sub(self.first);
+        let left = self.control.midway().divide(self.first.saturating_add(begun))?.saturating_sub(self.first);
         (left < self.count).then_some(left)
     }
 
-    /// Blocks until `until` (for ever if `None`), the item's time limit, its cancellation or a division of its batch; [`Watch::look`] and
-    /// [`Watch::divide`] then say which.
+    /// What of `finished` items is to be told now, if anything: the call's items, and the bytes of those before them.
+    pub(crate) fn next_part(&mut self, finished: u32) -> Option<(Range<u32>, u32)> {
+        if self.unseen.elapsed() < SILENCE {
+            return None;
+        }
+        self.unseen = Instant::now();
+        self.may_tell(finished).then_some((self.told.0..finished, self.told.1))
+    }
+
+    /// Whether values of the call's items up to `finished` may be told.
+    fn may_tell(&self, finished: u32) -> bool {
+        let (first, end) = (self.first.saturating_add(self.told.0), self.first.saturating_add(finished));
+        finished > self.told.0 && self.control.midway().may_tell(first, end)
+    }
+
+    /// Tells values of the items that are next.
+    pub(crate) fn tell(&mut self, values: Values) {
+        let elapsed = std::mem::replace(&mut self.silent, Instant::now()).elapsed();
+        self.told.0 += values.count();
+        self.told.1 += values.bytes().len() as u32;
+        self.control.midway().tell(values, elapsed);
+    }
+
+    /// Blocks until `until` (for ever if `None`), the item's time limit, its cancellation, a division of its batch, or until something is
+    /// to be told; [`Watch::look`], [`Watch::divide`] and [`Watch::next_part`] then say which.
     pub(crate) fn sleep(&self, until: Option<Instant>) {
         let deadline = self.limit.in_force().and_then(|limit| self.since.checked_add(limit));
-        let until = match (until, deadline) {
-            (Some(until), Some(deadline)) => Some(until.min(deadline)),
-            (until, deadline) => until.or(deadline),
-        };
+        // The one that sleeps has not finished.
+        let part = self.may_tell(self.seen.saturating_sub(1)).then(|| self.unseen + SILENCE);
+        let until = [until, deadline, part].into_iter().flatten().min();
         self.control.sleep(self.item(self.seen), until);
     }
 }
@@ -350,26 +365,6 @@ mod tests {
             scope.spawn(|| control.sleep(3, None));
             control.cancel(3, 1);
         });
-    }
-
-    #[test]
-    fn a_batch_is_divided_where_it_is_and_says_so() {
-        let control = Control::new();
-        let told = Arc::new(Mutex::new(Vec::new()));
-        control.divide();
-        assert_eq!(control.divide_at(1), None, "it may not be");
-        let ears = Arc::clone(&told);
-        control.allow_division(10, move |count| ears.lock().push(count));
-        assert_eq!(control.divide_at(1), None, "once for each time that it is asked for");
-        control.divide();
-        let watch = Watch::new(&control, &(2..8), wish(Duration::from_secs(1)));
-        assert_eq!(watch.divide(1), Some(4), "of the 7 that have not begun, 3 are left: 3 to 5");
-        assert_eq!((control.left_of(10), watch.divide(1)), (6, None));
-        control.divide();
-        assert_eq!(control.divide_at(5), Some(5), "a single item goes");
-        control.divide();
-        assert_eq!((control.divide_at(5), control.left_of(10)), (None, 5));
-        assert_eq!(*told.lock(), [6, 5]);
     }
 
     #[test]

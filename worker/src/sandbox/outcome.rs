@@ -1,5 +1,8 @@
 //! How the items of a batch ended: values and errors, as they come out of guests that may lie. Must not know: how guests run.
 
+use std::ops::Range;
+
+use bytes::Bytes;
 use quicsand::{
     Size, TaskError, TaskErrorKind,
     abi::{ItemStatus, MAX_RESULT, State},
@@ -34,10 +37,37 @@ pub(crate) struct Outcomes<'a> {
     pub(crate) errors: Vec<ItemError>,
     pub(crate) dropped: Vec<u32>,
     pub(crate) caps: &'a Caps,
-    output_cap: u64,
-    /// Bytes of values of the whole batch, at most: instances that trap one after the other could fill the host's memory.
-    total_cap: u64,
+    results: ResultCaps,
     texts_left: usize,
+}
+
+/// How large results may be, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ResultCaps {
+    /// Of one item.
+    one: u64,
+    /// Of a whole batch: instances that trap one after the other could fill the host's memory.
+    all: u64,
+}
+
+impl ResultCaps {
+    pub(crate) fn of(config: &SandboxConfig) -> Self {
+        Self { one: config.caps.result_limit.0, all: config.caps.result_limit.0.max(config.memory_cap()) }
+    }
+
+    /// The values of a call's finished `items`, before which its results have so many bytes, up to the first that has none or one that
+    /// may not be; `None` if there are none.
+    pub(crate) fn part(self, state: &State, memory: &[u8], items: Range<u32>, before: u32) -> Option<Run> {
+        let lens =
+            slice(memory, state.lens.checked_add(items.start.checked_mul(4)?)?, (items.end - items.start).checked_mul(4)?)?;
+        let packed = lens.as_chunks::<4>().0.iter().map(|len| u32::from_le_bytes(*len));
+        let lens: Vec<u32> = packed.take_while(|&len| len <= MAX_RESULT && u64::from(len) <= self.one).collect();
+        let len = u32::try_from(lens.iter().map(|&len| u64::from(len)).sum::<u64>()).ok()?;
+        let end = before.checked_add(len).filter(|&end| end <= state.out_len && u64::from(end) <= self.all)?;
+        let bytes = slice(memory, state.out.checked_add(before)?, end - before)?;
+        let count = u32::try_from(lens.len()).ok().filter(|count| *count > 0)?;
+        Run::checked(count, Lens::Each(lens), Bytes::copy_from_slice(bytes))
+    }
 }
 
 /// The parts of a [`TaskError`] that tell one failure from another.
@@ -65,8 +95,7 @@ impl<'a> Outcomes<'a> {
             errors: Vec::new(),
             dropped: Vec::new(),
             caps: &config.caps,
-            output_cap: config.caps.result_limit.0,
-            total_cap: config.caps.result_limit.0.max(config.memory_cap()),
+            results: ResultCaps::of(config),
             texts_left: TEXTS_BYTES,
         }
     }
@@ -126,7 +155,7 @@ impl<'a> Outcomes<'a> {
         let len = u32::try_from(sum).ok().filter(|&len| len <= state.out_len).ok_or(LIE)?;
         let mut out = slice(memory, state.out, len).ok_or(LIE)?;
         let all_ok = all <= MAX_RESULT;
-        if all_ok && u64::from(longest) <= self.output_cap && self.bytes.len() as u64 + sum <= self.total_cap {
+        if all_ok && u64::from(longest) <= self.results.one && self.bytes.len() as u64 + sum <= self.results.all {
             pages::reserve(&mut self.bytes, out.len());
             self.bytes.extend_from_slice(out);
             self.lens.extend(packed);
@@ -145,13 +174,13 @@ impl<'a> Outcomes<'a> {
         let len = result.len() as u64;
         let text = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(TEXT_BYTES as usize)]).into_owned();
         let blame = match status {
-            ItemStatus::Ok if len > self.output_cap => {
-                let limit = self.output_cap;
+            ItemStatus::Ok if len > self.results.one => {
+                let limit = self.results.one;
                 let message = format!("a result of {}, the worker's owner allows {} (--result-limit)", Size(len), Size(limit));
                 Blame::new(TaskErrorKind::OutputLimit { limit }, message)
             }
-            ItemStatus::Ok if self.bytes.len() as u64 + len > self.total_cap => {
-                let limit = self.total_cap;
+            ItemStatus::Ok if self.bytes.len() as u64 + len > self.results.all => {
+                let limit = self.results.all;
                 let message = "the results of a batch together are larger than the worker's owner lets a task be (--task-memory)";
                 Blame::new(TaskErrorKind::OutputLimit { limit }, message)
             }

@@ -61,9 +61,11 @@ pub struct HoleInput {
     pub value: Bytes,
 }
 
-/// How the items of a batch ended: all of them, or those that are left where it was divided. An item that is neither in `errors` nor in `dropped` has its result in `values`.
+/// How the items of a batch ended: all of them, or those that are left where some were told before and where it was divided. An item that is neither in `errors` nor in `dropped` has its result in `values`.
 #[derive(Debug)]
 pub struct BatchResult {
+    /// The first item, counted from the batch's first, as all are.
+    pub first: u32,
     /// One value an item; empty for the others.
     pub values: Run,
     /// Items that failed, ascending.
@@ -139,8 +141,15 @@ impl Runner {
             };
             count = control.left_of(job.args.count());
         }
-        let (values, errors, dropped) = outcomes.finish();
-        BatchResult { values, errors, dropped, elapsed: began.elapsed() }
+        let (mut values, mut errors, mut dropped) = outcomes.finish();
+        let (first, elapsed) = control.midway().told();
+        if first > 0 {
+            // Whatever the guest says of them now, they are told.
+            values = values.slice(first.min(values.count())..values.count());
+            errors.retain(|error| error.item >= first);
+            dropped.retain(|item| *item >= first);
+        }
+        BatchResult { first, values, errors, dropped, elapsed: began.elapsed().saturating_sub(elapsed) }
     }
 
     /// Gives `items` to a guest once. Either the end of the first of them is known afterwards, or they were several or the

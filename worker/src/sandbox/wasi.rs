@@ -17,8 +17,10 @@ use wasmtime::{Caller, Engine, Error, FuncType, Linker, Memory, Result, Val, Val
 use super::{
     files::{Files, Kind},
     grants::{Clock, World},
+    instance::read_state,
     limits::{Growth, Stop, Watch},
     log::Log,
+    outcome::ResultCaps,
     printed::{Assembler, Printed},
 };
 
@@ -47,6 +49,8 @@ pub(crate) struct Guest {
     pub(crate) memory: Option<Memory>,
     /// Where the guest counts its items and has its batch, while it runs one; before and after, the count is stale.
     pub(crate) at: Option<Addresses>,
+    /// How large results may be.
+    results: ResultCaps,
     /// The zero of its monotonic clock.
     born: Instant,
     world: Arc<World>,
@@ -60,8 +64,16 @@ pub(crate) struct Guest {
 
 impl Guest {
     /// What a store knows of a guest that has not begun.
-    pub(crate) fn new(growth: Growth, watch: Watch, log: Log, printed: Arc<Printed>, world: Arc<World>) -> Self {
+    pub(crate) fn new(
+        growth: Growth,
+        results: ResultCaps,
+        watch: Watch,
+        log: Log,
+        printed: Arc<Printed>,
+        world: Arc<World>,
+    ) -> Self {
         Self {
+            results,
             growth,
             watch,
             log,
@@ -103,11 +115,15 @@ impl Guest {
         let started = self.started(memory);
         self.watch.look(started).map_err(Error::new)?;
         let Some(at) = self.at else { return Ok(()) };
+        let finished = read_u32(memory, at.state.saturating_add(4)).unwrap_or(0);
         // Between two items it may have made up its mind about the next one.
-        let is_inside = read_u32(memory, at.state.saturating_add(4)).is_some_and(|finished| finished < started);
-        if let Some(left) = self.watch.divide(started.saturating_add(u32::from(!is_inside))) {
+        if let Some(left) = self.watch.divide(started.saturating_add(u32::from(finished >= started))) {
             // A guest that has its batch elsewhere, or does not care, works in vain.
             put(memory, at.batch.cast_signed(), &left.to_le_bytes());
+        }
+        if let Some((items, before)) = self.watch.next_part(finished.min(started)) {
+            let part = read_state(memory, at.state).and_then(|state| self.results.part(&state, memory, items, before));
+            part.into_iter().for_each(|part| self.watch.tell(part));
         }
         Ok(())
     }

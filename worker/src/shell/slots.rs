@@ -4,17 +4,17 @@
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, Weak},
     thread::JoinHandle,
     time::Duration,
 };
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use quicsand::TaskErrorKind;
+use quicsand::{TaskErrorKind, codec::Run, ids::RunId};
 
 use super::core::Core;
 use crate::{
-    sandbox::{BatchResult, Control, HoleInput, Job, Module, Runner, Sandbox},
+    sandbox::{BatchResult, Control, HoleInput, Job, Listener, Module, Runner, Sandbox},
     state::{Ended, Event, Work},
 };
 
@@ -84,16 +84,12 @@ fn serve(core: &Arc<Core>, sandbox: &Arc<Sandbox>, slot: u32, name: &str) {
         let (entry, first, count) = (task.work.entry, task.work.first, task.work.args.count());
         let (spec, control) = (task.work.spec.clone(), task.control.clone());
         if count > 1 {
-            // The core has the control.
-            let core = Arc::downgrade(core);
-            control.allow_division(count, move |count| {
-                core.upgrade().into_iter().for_each(|core| core.tell([Event::Divided { run, count }]));
-            });
+            control.listen(count, Ears { core: Arc::downgrade(core), run });
         }
         // The task itself is sandboxed: a panic here is a fault of this program, which costs the run but not the worker.
         let ended = catch_unwind(AssertUnwindSafe(|| execute(&mut runner, task, name))).unwrap_or_else(|_| {
             runner = new();
-            Ended::failed(&spec.name, entry, first, control.left_of(count), name, &TaskErrorKind::Worker, "the worker panicked")
+            Ended::failed(&spec.name, entry, first, control.untold(count), name, &TaskErrorKind::Worker, "the worker panicked")
         });
         core.count_finished(ended.finished());
         next = core.run_ended(slot, Event::RunEnded { run, ended });
@@ -105,7 +101,7 @@ fn execute(runner: &mut Runner, task: Task, name: &str) -> Ended {
     let Work { spec, entry, first, args, inputs, cancelled, .. } = *work;
     let (Some(module), Some(filled)) = (module, inputs.fill_holes(&args)) else {
         let reason = "the worker lost its module or inputs";
-        return Ended::failed(&spec.name, entry, first, args.count(), name, &TaskErrorKind::Worker, reason);
+        return Ended::failed(&spec.name, entry, first, 0..args.count(), name, &TaskErrorKind::Worker, reason);
     };
     cancelled.into_iter().for_each(|items| control.cancel(items.start, items.end - items.start));
     let holes = filled.into_iter().map(|f| HoleInput { item: f.item, field: f.field, value: f.value }).collect();
@@ -121,6 +117,35 @@ fn execute(runner: &mut Runner, task: Task, name: &str) -> Ended {
         holes,
         worker: name.to_owned(),
     };
-    let BatchResult { values, errors, dropped, elapsed } = runner.run(&job, &control);
-    Ended::new(values, errors, dropped, elapsed)
+    let BatchResult { first, values, errors, dropped, elapsed } = runner.run(&job, &control);
+    Ended::from(first, values, errors, dropped, elapsed)
+}
+
+/// Passes on what a batch says before its end.
+struct Ears {
+    /// Which has what stops the batch, and with it this.
+    core: Weak<Core>,
+    run: RunId,
+}
+
+impl Listener for Ears {
+    fn divided(&self, count: u32) {
+        self.tell(Event::Divided { run: self.run, count });
+    }
+
+    fn part(&self, first: u32, values: Run, elapsed: Duration) {
+        let ended = Ended::from(first, values, Vec::new(), Vec::new(), elapsed);
+        if let Some(core) = self.core.upgrade() {
+            core.count_finished(ended.finished());
+        }
+        self.tell(Event::Part { run: self.run, ended });
+    }
+}
+
+impl Ears {
+    fn tell(&self, event: Event) {
+        if let Some(core) = self.core.upgrade() {
+            core.tell([event]);
+        }
+    }
 }

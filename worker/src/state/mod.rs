@@ -12,7 +12,7 @@
 //! | --- | --- | --- | --- | --- |
 //! | waiting | `missing` of them still to come | no | `modules`, `fetches`, `awaited` | the last arrival, a failure, `Returned`, `Cancel` of all |
 //! | ready | all there | no | `ready`, by arrival | a free slot, `Returned`, `Cancel` of all |
-//! | running | handed over | yes | | [`Event::RunEnded`], before which [`Event::Divided`] can make it shorter |
+//! | running | handed over | yes | | [`Event::RunEnded`], before which each [`Event::Part`] tells some of it, and [`Event::Divided`] can make it shorter |
 
 mod fetches;
 mod modules;
@@ -70,6 +70,8 @@ pub enum Event {
     Loaded { file: u64, bytes: Option<Bytes> },
     /// A file was read for a peer, and is not what was written to it.
     Damaged { file: u64 },
+    /// A slot has come to the end of some items of its run, which come after those that were told before; it is not done with it.
+    Part { run: RunId, ended: Ended },
     /// A slot runs only the first `count` items of its run.
     Divided { run: RunId, count: u32 },
     /// A slot is done with its run.
@@ -260,6 +262,7 @@ impl Worker {
                 }
             }
             Event::Damaged { file } => self.store.shelf.damaged(file, actions),
+            Event::Part { run, ended } => self.part(run, ended, actions),
             Event::Divided { run, count } => self.divided(run, count, actions),
             Event::RunEnded { run, ended } => self.run_ended(run, ended, actions),
             Event::Written { key, hash, bytes } => self.hold(key, hash, bytes, actions),

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     time::Duration,
 };
 
@@ -30,6 +31,7 @@ enum Step {
     Cancel { run: u64, first: u32, count: u32 },
     Recall { run: u64 },
     Divide { at: usize, count: u32 },
+    Part { at: usize, count: u32, how: u8 },
     Free { seq: u64, first: u64, count: u64 },
     Written { seq: u64 },
     Replicate { seq: u64 },
@@ -67,6 +69,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0..60_u64, 0..5_u32, 1..6_u32).prop_map(|(run, first, count)| Step::Cancel { run, first, count }),
         4 => (0..60_u64).prop_map(|run| Step::Recall { run }),
         4 => (any::<usize>(), 0..6_u32).prop_map(|(at, count)| Step::Divide { at, count }),
+        6 => (any::<usize>(), 0..4_u32, 0..5_u8).prop_map(|(at, count, how)| Step::Part { at, count, how }),
         4 => (0..8_u64, 0..8_u64, 0..8_u64).prop_map(|(seq, first, count)| Step::Free { seq, first, count }),
         2 => (5..8_u64).prop_map(|seq| Step::Written { seq }),
         2 => (5..8_u64).prop_map(|seq| Step::Replicate { seq }),
@@ -87,8 +90,8 @@ struct World {
     /// Runs without a last answer: their number of items, and how many of these are told.
     open: BTreeMap<RunId, (u32, u32)>,
     started: BTreeSet<RunId>,
-    /// What executes, by slot.
-    slots: BTreeMap<u32, (RunId, u32)>,
+    /// What executes, by slot: which of its items are not told.
+    slots: BTreeMap<u32, (RunId, Range<u32>)>,
     modules: Vec<Hash>,
     blobs: Vec<(Key, Hash)>,
     /// Files: what was written to them, if that is done.
@@ -171,7 +174,7 @@ impl World {
             Action::Execute { slot, work } => {
                 assert!(self.started.contains(&work.run));
                 assert!(work.inputs.fill_holes(&work.args).is_some(), "every input is there");
-                assert!(self.slots.insert(slot, (work.run, work.args.count())).is_none(), "the slot is free");
+                assert!(self.slots.insert(slot, (work.run, 0..work.args.count())).is_none(), "the slot is free");
             }
             Action::Divide { slot } => assert!(self.slots.contains_key(&slot)),
             Action::Stop { slot, .. } => assert!(self.slots.contains_key(&slot)),
@@ -205,6 +208,7 @@ impl World {
             Step::Cancel { run, first, count } => self.handle(Event::Message(ToWorker::Cancel { run: RunId(run), first, count })),
             Step::Recall { run } => self.handle(Event::Message(ToWorker::Recall { run: RunId(run) })),
             Step::Divide { at, count } => self.divide(at, count),
+            Step::Part { at, count, how } => self.part(at, count, how),
             Step::Free { seq, first, count } => {
                 let spans = vec![Span { entry: key(seq, 0).entry, first, count }];
                 self.handle(Event::Message(ToWorker::Free { spans }));
@@ -254,10 +258,10 @@ impl World {
     /// A slot ends its run early, or says nonsense.
     fn divide(&mut self, at: usize, count: u32) {
         let at = at % self.slots.len().max(1);
-        let Some((run, before)) = self.slots.values_mut().nth(at) else { return };
+        let Some((run, items)) = self.slots.values_mut().nth(at) else { return };
         let run = *run;
-        if (1..*before).contains(&count) {
-            *before = count;
+        if (items.start + 1..items.end).contains(&count) {
+            items.end = count;
         }
         self.handle(Event::Divided { run, count });
     }
@@ -318,14 +322,19 @@ impl World {
 
     fn end(&mut self, at: usize, how: u8) {
         let Some(slot) = self.slots.keys().nth(at % self.slots.len().max(1)).copied() else { return };
-        let Some((run, count)) = self.slots.remove(&slot) else { return };
-        let ended = match how {
-            0 => Ended::dropped(count),
-            1 => Ended::failed("t", key(0, 0).entry, 0, count, "w", &quicsand::TaskErrorKind::Panicked, "oh"),
-            2 => Ended::new(values(count, INLINE_BYTES + 1), vec![], vec![], Duration::ZERO),
-            _ => Ended::new(values(count, 1), vec![], vec![], Duration::ZERO),
-        };
-        self.handle(Event::RunEnded { run, ended });
+        let Some((run, items)) = self.slots.remove(&slot) else { return };
+        self.handle(Event::RunEnded { run, ended: ended(items, how) });
+    }
+
+    /// A slot tells some of its items, or nonsense.
+    fn part(&mut self, at: usize, count: u32, how: u8) {
+        let at = at % self.slots.len().max(1);
+        let Some((run, items)) = self.slots.values_mut().nth(at) else { return };
+        let (run, part) = (*run, items.start..items.start + count);
+        if part.end < items.end {
+            items.start = part.end;
+        }
+        self.handle(Event::Part { run, ended: ended(part, how) });
     }
 
     /// Answers all that is asked until nothing is.
@@ -341,6 +350,17 @@ impl World {
             self.blob(0, true);
             self.end(0, 4);
         }
+    }
+}
+
+/// How these items of a run ended.
+fn ended(items: Range<u32>, how: u8) -> Ended {
+    let (first, count) = (items.start, items.end - items.start);
+    match how {
+        0 => Ended::from(first, values(count, 0), vec![], items.collect(), Duration::ZERO),
+        1 => Ended::failed("t", key(0, 0).entry, 0, items, "w", &quicsand::TaskErrorKind::Panicked, "oh"),
+        2 => Ended::from(first, values(count, INLINE_BYTES + 1), vec![], vec![], Duration::ZERO),
+        _ => Ended::from(first, values(count, 1), vec![], vec![], Duration::ZERO),
     }
 }
 

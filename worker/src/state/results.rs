@@ -1,6 +1,6 @@
 //! A finished run's results, cut into messages. Owns: what rides along and what is kept here. Must not know: runs, or who asks.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use bytes::Bytes;
 use quicsand::{
@@ -23,15 +23,20 @@ pub struct Ended {
 
 impl Ended {
     /// Cuts the results of a run up: `values` has one value an item, an empty one for those in `errors` and `dropped`.
-    pub fn new(values: Run, mut errors: Vec<ItemError>, dropped: Vec<u32>, elapsed: Duration) -> Self {
+    pub fn new(values: Run, errors: Vec<ItemError>, dropped: Vec<u32>, elapsed: Duration) -> Self {
+        Self::from(0, values, errors, dropped, elapsed)
+    }
+
+    /// The same of the items from `first` on.
+    pub fn from(first: u32, values: Run, mut errors: Vec<ItemError>, dropped: Vec<u32>, elapsed: Duration) -> Self {
         for ItemError { error, .. } in &mut errors {
             [&mut error.message, &mut error.backtrace, &mut error.log].into_iter().for_each(clip);
         }
         let mut void: Vec<u32> = errors.iter().map(|error| error.item).chain(dropped.iter().copied()).collect();
         void.sort_unstable();
-        let kept = keep_large(&values);
+        let kept = keep_large(first, &values);
         let mut ended = Self { outcomes: Vec::new(), kept, void };
-        ended.cut(values, errors, dropped, elapsed);
+        ended.cut(first, values, errors, dropped, elapsed);
         ended
     }
 
@@ -40,20 +45,34 @@ impl Ended {
         Self::new(empty(count), Vec::new(), (0..count).collect(), Duration::ZERO)
     }
 
-    /// All items failed alike, before any ran.
-    pub fn failed(task: &str, entry: EntryId, first: u64, count: u32, worker: &str, kind: &TaskErrorKind, reason: &str) -> Self {
+    /// These items of a run failed alike, whose first item has index `first`.
+    pub fn failed(
+        task: &str,
+        entry: EntryId,
+        first: u64,
+        items: Range<u32>,
+        worker: &str,
+        kind: &TaskErrorKind,
+        reason: &str,
+    ) -> Self {
         let error = |item| {
             let mut error = TaskError::new(kind.clone(), task, entry.key(first + u64::from(item)), reason);
             worker.clone_into(&mut error.worker);
             ItemError { item, error }
         };
-        Self::new(empty(count), (0..count).map(error).collect(), Vec::new(), Duration::ZERO)
+        Self::from(items.start, empty(items.end - items.start), items.map(error).collect(), Vec::new(), Duration::ZERO)
     }
 
     /// Items with a result.
     pub fn finished(&self) -> u64 {
         let items: u64 = self.outcomes.iter().map(|(outcome, _)| u64::from(outcome.values.count())).sum();
         items.saturating_sub(self.void.len() as u64)
+    }
+
+    /// The items whose end this is, in order.
+    pub(super) fn items(&self) -> Range<u32> {
+        let first = self.outcomes.first().map_or(0, |(outcome, _)| outcome.first);
+        first..self.outcomes.last().map_or(first, |(outcome, _)| outcome.first + outcome.values.count())
     }
 
     /// The result of an item, if it has one.
@@ -81,19 +100,20 @@ impl Ended {
         self.void.insert(at, item);
     }
 
-    fn cut(&mut self, mut values: Run, errors: Vec<ItemError>, dropped: Vec<u32>, elapsed: Duration) {
+    fn cut(&mut self, start: u32, mut values: Run, errors: Vec<ItemError>, dropped: Vec<u32>, elapsed: Duration) {
         let (mut errors, mut dropped) = (errors.into_iter().peekable(), dropped.into_iter().peekable());
-        let (count, mut first) = (values.count(), 0);
-        while first < count {
+        let (count, mut first) = (values.count(), start);
+        let all = start..start.saturating_add(count);
+        while first < all.end {
             let mut outcome = Outcome { first, values: Run::default(), stored: vec![], errors: vec![], dropped: vec![] };
             let (mut end, mut size) = (first, 0);
-            while end < count && end - first < RUN_ITEMS as u32 && size < RUN_BYTES {
+            while end < all.end && end - first < RUN_ITEMS as u32 && size < RUN_BYTES {
                 while let Some(error) = errors.next_if(|error| error.item <= end) {
                     size += weight(&error.error);
                     outcome.errors.push(error);
                 }
                 outcome.dropped.extend(std::iter::from_fn(|| dropped.next_if(|&item| item <= end)));
-                size += values.len_at(end).filter(|&len| len <= INLINE_BYTES).unwrap_or(0);
+                size += values.len_at(end - start).filter(|&len| len <= INLINE_BYTES).unwrap_or(0);
                 end += 1;
             }
             let range = first..end;
@@ -101,7 +121,8 @@ impl Ended {
                 .stored
                 .extend(self.kept.iter().map(|(stored, _)| stored).filter(|stored| range.contains(&stored.item)).cloned());
             // Lengths are copied with a part, which the usual run, told in one piece, can do without.
-            let part = if range == (0..count) { std::mem::take(&mut values) } else { values.slice(range) };
+            let part =
+                if range == all { std::mem::take(&mut values) } else { values.slice(range.start - start..range.end - start) };
             outcome.values = small_values(part, !outcome.stored.is_empty());
             self.outcomes.push((outcome, elapsed * (end - first) / count));
             first = end;
@@ -115,11 +136,11 @@ fn has(outcome: &Outcome, item: u32) -> bool {
 }
 
 /// Copies what is too large to ride along out of the run, so that freeing it gives its memory back. A run of one is shared.
-fn keep_large(values: &Run) -> Vec<(Stored, Bytes)> {
+fn keep_large(first: u32, values: &Run) -> Vec<(Stored, Bytes)> {
     let large = values.iter().enumerate().filter(|(_, value)| value.len() > INLINE_BYTES);
     let keep = |(item, value): (usize, &[u8])| {
         let bytes = if values.count() == 1 { values.bytes().clone() } else { Bytes::copy_from_slice(value) };
-        (Stored { item: item as u32, len: bytes.len() as u64, hash: Hash::of(&bytes) }, bytes)
+        (Stored { item: first + item as u32, len: bytes.len() as u64, hash: Hash::of(&bytes) }, bytes)
     };
     large.map(keep).collect()
 }
@@ -183,7 +204,7 @@ mod tests {
     fn messages_are_bounded_and_without_gaps() {
         let entry = EntryId { client: ClientId(1), seq: 1 };
         let cases = [run_of(&[INLINE_BYTES; 10]), run_of(&vec![1; RUN_ITEMS + 1]), run_of(&[INLINE_BYTES * 2; 3])];
-        let failed = Ended::failed("t", entry, 5, 4, "w", &TaskErrorKind::Module, &"é".repeat(RUN_BYTES));
+        let failed = Ended::failed("t", entry, 5, 0..4, "w", &TaskErrorKind::Module, &"é".repeat(RUN_BYTES));
         assert_eq!(failed.outcomes.len(), 1);
         let last = &failed.outcomes[0].0.errors[3].error;
         assert_eq!((last.key, last.message.len()), (entry.key(8), INLINE_BYTES + 3));

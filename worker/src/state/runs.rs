@@ -19,6 +19,8 @@ pub(super) struct RunEntry {
     pub(super) entry: EntryId,
     pub(super) first: u64,
     pub(super) count: u32,
+    /// Items whose end was told.
+    told: u32,
     pub(super) module: Hash,
     /// Held values that are its inputs.
     uses: Vec<(Key, Hash)>,
@@ -39,8 +41,9 @@ impl RunEntry {
         matches!(self.phase, Phase::Running { .. })
     }
 
+    /// Of the items whose end was not told.
     fn keys(&self) -> Range<Key> {
-        self.entry.key(self.first)..self.entry.key(self.first + u64::from(self.count))
+        self.entry.key(self.first + u64::from(self.told))..self.entry.key(self.first + u64::from(self.count))
     }
 }
 
@@ -63,7 +66,7 @@ impl Worker {
         }
         if let Some(key) = wanted.iter().find_map(too_large) {
             let reason = format!("the value of {key} has 4 GiB or more, which no task can take");
-            finish(run, Ended::failed(&spec.name, entry, first, count, &self.name, &TaskErrorKind::Worker, &reason), actions);
+            finish(run, Ended::failed(&spec.name, entry, first, 0..count, &self.name, &TaskErrorKind::Worker, &reason), actions);
             return;
         }
         let mut missing = match self.modules.want(module, run) {
@@ -74,7 +77,7 @@ impl Worker {
                 1
             }
             Found::Refused(reason) => {
-                let ended = Ended::failed(&spec.name, entry, first, count, &self.name, &TaskErrorKind::Module, &reason);
+                let ended = Ended::failed(&spec.name, entry, first, 0..count, &self.name, &TaskErrorKind::Module, &reason);
                 finish(run, ended, actions);
                 return;
             }
@@ -87,7 +90,7 @@ impl Worker {
         }
         let work = Box::new(Work { run, spec, module, entry, first, args, inputs, cancelled: Vec::new() });
         let phase = Phase::Unstarted { missing, work };
-        self.runs.insert(run, Box::new(RunEntry { arrival, entry, first, count, module, uses, phase }));
+        self.runs.insert(run, Box::new(RunEntry { arrival, entry, first, count, told: 0, module, uses, phase }));
         self.producers.insert((entry.key(first), run));
         if missing == 0 {
             self.ready.insert((arrival, run));
@@ -212,9 +215,24 @@ impl Worker {
         }
     }
 
+    /// Some items of a run have ended, and others have not.
+    pub(super) fn part(&mut self, run: RunId, ended: Ended, actions: &mut Vec<Action>) {
+        let Some(entry) = self.runs.get_mut(&run).filter(|entry| entry.is_running()) else { return };
+        let items = ended.items();
+        if items.start != entry.told || items.is_empty() || items.end >= entry.count {
+            return;
+        }
+        entry.told = items.end;
+        let (entry, first) = (entry.entry, entry.first);
+        let awaited = self.waiters(entry.key(first + u64::from(items.start))..entry.key(first + u64::from(items.end)));
+        self.tell(run, (entry, first), ended, awaited, actions);
+    }
+
     /// Only the first `count` items of a run are run here.
     pub(super) fn divided(&mut self, run: RunId, count: u32, actions: &mut Vec<Action>) {
-        let Some(entry) = self.runs.get_mut(&run).filter(|entry| entry.is_running() && (1..entry.count).contains(&count)) else {
+        let Some(entry) =
+            self.runs.get_mut(&run).filter(|entry| entry.is_running() && (entry.told + 1..entry.count).contains(&count))
+        else {
             return;
         };
         let (end, gone) = (entry.entry.key(entry.first + u64::from(count)), entry.keys().end);
@@ -243,13 +261,13 @@ impl Worker {
         for run in runs {
             let Some(entry) = self.runs.get(&run) else { continue };
             let RunEntry { entry, first, count, phase: Phase::Unstarted { work, .. }, .. } = &**entry else { continue };
-            let ended = Ended::failed(&work.spec.name, *entry, *first, *count, &self.name, kind, reason);
+            let ended = Ended::failed(&work.spec.name, *entry, *first, 0..*count, &self.name, kind, reason);
             self.end(run, ended, actions);
         }
     }
 
-    /// A run is over: tells so, keeps what is to be kept, and hands its results to those that wait for them.
-    fn end(&mut self, run: RunId, mut ended: Ended, actions: &mut Vec<Action>) {
+    /// A run is over.
+    fn end(&mut self, run: RunId, ended: Ended, actions: &mut Vec<Action>) {
         let Some(entry) = self.remove(run) else { return };
         let awaited = self.waiters(entry.keys());
         if let (1, Some(value)) = (entry.count, ended.value(0))
@@ -257,8 +275,21 @@ impl Worker {
         {
             self.store.remember(entry.entry.key(entry.first), value);
         }
+        self.tell(run, (entry.entry, entry.first), ended, awaited, actions);
+    }
+
+    /// Tells how items of a run ended, which has this entry and first item; keeps what is to be kept, and hands results to those that wait
+    /// for them.
+    fn tell(
+        &mut self,
+        run: RunId,
+        (entry, first): (EntryId, u64),
+        mut ended: Ended,
+        awaited: Vec<(Key, Vec<RunId>)>,
+        actions: &mut Vec<Action>,
+    ) {
         for (stored, bytes) in std::mem::take(&mut ended.kept) {
-            let key = entry.entry.key(entry.first + u64::from(stored.item));
+            let key = entry.key(first + u64::from(stored.item));
             if self.store.shelf.has_room(stored.len) {
                 self.store.shelf.hold(key, stored.hash, bytes.clone(), actions);
                 ended.kept.push((stored, bytes));
@@ -268,7 +299,7 @@ impl Worker {
                 ended.refuse(stored.item, error);
             }
         }
-        let values: Vec<_> = awaited.iter().map(|(key, _)| ended.value((key.index - entry.first) as u32)).collect();
+        let values: Vec<_> = awaited.iter().map(|(key, _)| ended.value((key.index - first) as u32)).collect();
         finish(run, ended, actions);
         for ((key, waiters), value) in awaited.into_iter().zip(values) {
             for waiter in waiters {

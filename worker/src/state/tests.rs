@@ -50,7 +50,7 @@ impl Rig {
 
     fn failed(&mut self, run: u64) -> String {
         let key = key(1, 0);
-        let ended = Ended::failed("t", key.entry, 0, 1, "w", &TaskErrorKind::Panicked, "oh");
+        let ended = Ended::failed("t", key.entry, 0, 0..1, "w", &TaskErrorKind::Panicked, "oh");
         self.handle(Event::RunEnded { run: RunId(run), ended })
     }
 }
@@ -248,6 +248,30 @@ fn what_runs_is_divided_and_what_waits_for_the_rest_goes_with_it() {
     assert_eq!(rig.handle(divided(1, 4)), "divided 1 4");
     assert_eq!(rig.ended(1, values(4, 1)), "finished 1 vvvv, started 2, run 2 on 0");
     assert_eq!(rig.handle(divided(1, 2)), "", "it is over");
+}
+
+#[test]
+fn parts_are_told_kept_and_handed_on() {
+    let mut rig = Rig::new(2, true);
+    let part =
+        |run, first, values| Event::Part { run: RunId(run), ended: Ended::from(first, values, vec![], vec![], Duration::ZERO) };
+    rig.assign(1, key(1, 0), 10, vec![]);
+    rig.assign(2, key(2, 0), 1, vec![ahead(key(1, 3))]);
+    rig.assign(3, key(3, 0), 1, vec![ahead(key(1, 4))]);
+    assert_eq!(rig.handle(part(1, 0, values(4, 1))), "finished 1 vvvv, started 2, run 2 on 1");
+    for nonsense in [part(1, 0, values(5, 1)), part(1, 4, values(6, 1)), part(3, 0, values(1, 1)), part(9, 0, values(1, 1))] {
+        assert_eq!(rig.handle(nonsense), "");
+    }
+    assert_eq!(rig.handle(Event::Divided { run: RunId(1), count: 4 }), "", "there must be something left");
+    let missed = |run: u64, key: Key| format!("returned {run} [{key}]");
+    assert_eq!(rig.assign(4, key(4, 0), 1, vec![ahead(key(1, 2))]), missed(4, key(1, 2)), "the scheduler has it by now");
+    rig.ended(2, values(1, 1));
+    let large = part(1, 4, values(1, INLINE_BYTES + 1));
+    assert_eq!(rig.handle(large), "finished 1 s, started 3, run 3 on 1");
+    assert_eq!(rig.worker.held_bytes(), INLINE_BYTES as u64 + 1);
+    assert_eq!(rig.handle(Event::Divided { run: RunId(1), count: 6 }), "divided 1 6");
+    let ended = Ended::from(5, values(1, 1), vec![], vec![], Duration::ZERO);
+    assert_eq!(rig.handle(Event::RunEnded { run: RunId(1), ended }), "finished 1 v");
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! What the sandbox makes of guests: good ones, runaways and liars.
 
-mod division;
 mod granted;
 mod guest;
 mod hostile;
 mod loading;
+mod midway;
 mod proof;
 mod shapes;
 
