@@ -31,22 +31,27 @@ impl Scheduler {
             }
         }
         late.sort_unstable();
+        let (mut asked, all) = (0, late.len());
         for (_, id) in late {
             let Some(taker) = self.taker(id, spare) else { continue };
             *taker -= 1;
+            asked += 1;
             let Some(run) = self.runs.get_mut(&id) else { continue };
             run.asked = true;
             self.fleet.divisible -= 1;
             let worker = run.worker;
             self.tell_worker(worker, ToWorker::Recall { run: id });
         }
+        if (1..all).contains(&asked) {
+            // Whoever was asked may have nothing to give.
+            self.recall_check = Some(self.recall_check.map_or(self.next_recall, |check| check.min(self.next_recall)));
+        }
     }
 
     /// A worker has only the first `count` items of a run left, and begins none of the others.
     pub(super) fn divided(&mut self, worker: WorkerId, id: RunId, count: u32) -> Result<(), Refusal> {
-        let was_recalled = self.recalled.remove(&id);
         let Some(run) = own_run(&mut self.runs, worker, id)? else { return Ok(()) };
-        let is_sound = (run.asked || was_recalled) && run.started.is_some() && run.done < count && count < run.count;
+        let is_sound = run.asked && run.started.is_some() && run.done < count && count < run.count;
         if !is_sound {
             return Err(Refusal::Division { run: id });
         }

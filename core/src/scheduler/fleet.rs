@@ -55,6 +55,12 @@ impl Run {
         self.item_nanos.saturating_mul(u64::from(self.count - self.done)).saturating_add(RUN_NANOS)
     }
 
+    /// It has started. If it was to come back as a whole, it is asked for a part now.
+    pub(super) fn start(&mut self, now: Duration, was_recalled: bool) {
+        self.started.get_or_insert(now);
+        self.asked |= was_recalled;
+    }
+
     /// Whether it could be asked for a part of it, once it has started.
     pub(super) fn is_divisible(&self) -> bool {
         !self.asked && self.count - self.done > 1

@@ -63,7 +63,7 @@ pub struct Scheduler {
     pub(super) rests: BTreeSet<(Duration, Key)>,
     /// Stored values that have fewer copies than they should, for want of workers.
     pub(super) thin: BTreeSet<Key>,
-    /// When to look again whether queued runs are to be taken back.
+    /// When to look again whether runs, or parts of them, are to be taken back.
     pub(super) recall_check: Option<Duration>,
     /// Not before this time, though.
     pub(super) next_recall: Duration,

@@ -1,5 +1,5 @@
-//! Taking unstarted runs back from crowded workers when others have nothing to do, and looking at those that are under way if there are
-//! none. Must not know: what is placed where afterwards.
+//! Taking unstarted runs back from crowded workers when others have nothing to do, and asking `divide` for what is still lacking. Must
+//! not know: what is placed where afterwards.
 
 use super::{Scheduler, fleet::nanos, shapes::PLAIN};
 use crate::{

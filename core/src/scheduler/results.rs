@@ -35,7 +35,9 @@ enum End {
 impl Scheduler {
     pub(super) fn started(&mut self, worker: WorkerId, id: RunId) -> Result<(), Refusal> {
         if let Some(run) = own_run(&mut self.runs, worker, id)? {
-            run.started.get_or_insert(self.now);
+            let was_divisible = run.is_divisible();
+            run.start(self.now, self.recalled.remove(&id));
+            self.fleet.divisible -= u64::from(was_divisible && !run.is_divisible());
             self.progressed(worker);
         }
         Ok(())
@@ -47,19 +49,22 @@ impl Scheduler {
         if !is_sound(run, &outcome) {
             return Err(Refusal::Outcome { run: id });
         }
-        run.started.get_or_insert(self.now);
+        let was_divisible = run.is_divisible();
+        run.start(self.now, self.recalled.remove(&id));
         let (entry_id, was_ahead) = (run.entry, run.ahead);
         let first = run.first + u64::from(run.done);
         let left = run.count - run.done - count;
         let stats = self.times.record(run.task, run.count, count, elapsed, self.batch_nanos);
+        let before = run.nanos();
+        if left > 0 {
+            run.done += count;
+            run.item_nanos = stats;
+        }
+        self.fleet.divisible -= u64::from(was_divisible && !run.is_divisible());
         if left == 0 {
             self.close_run(id);
         } else {
-            let (before, was_divisible) = (run.nanos(), run.is_divisible());
-            run.done += count;
-            run.item_nanos = stats;
             let after = run.nanos();
-            self.fleet.divisible -= u64::from(was_divisible && !run.is_divisible());
             if let Some(worker) = self.fleet.workers.get_mut(&worker).filter(|_| !was_ahead) {
                 worker.load_nanos = worker.load_nanos - before + after;
             }

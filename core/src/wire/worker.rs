@@ -74,7 +74,7 @@ pub enum ToWorker {
         /// Number of items.
         count: u32,
     },
-    /// Others have nothing to do. Give the run back by [`FromWorker::Returned`], or if it has started, half of its items that have not, by
+    /// Others should have it. Give the run back by [`FromWorker::Returned`], or if it has started, half of its items that have not, by
     /// [`FromWorker::Divided`]. A run that is at its last item has no answer.
     Recall {
         /// The run.

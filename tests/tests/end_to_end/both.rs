@@ -316,6 +316,8 @@ fn nothing_waits_behind_a_call_that_takes_much_longer_than_others() {
     let test = |client: &quicsand::Client| {
         let quick = client.map(sleep, std::iter::repeat_n(0, 1000));
         client.gather(&quick).expect("all run");
+        // So that every thread rests.
+        std::thread::sleep(std::time::Duration::from_millis(100));
         // Many of these are one batch, as quick as the others were.
         let naps = client.map(sleep, [3_600_000, 3_600_000].into_iter().chain(std::iter::repeat_n(0, 1000)));
         let (slow, behind) = naps.split_at(2);

@@ -262,10 +262,16 @@ impl Watch {
 
     /// Tells values of the items that are next.
     pub(crate) fn tell(&mut self, values: Values) {
-        let elapsed = std::mem::replace(&mut self.silent, Instant::now()).elapsed();
+        let now = Instant::now();
+        // What is told has ended before the item began that the guest is at, if it is at one.
+        let end = if self.seen > self.told.0 + values.count() { self.since } else { now };
+        let elapsed = end.saturating_duration_since(self.silent);
+        self.silent = self.silent.max(end);
         self.told.0 += values.count();
         self.told.1 += values.bytes().len() as u32;
         self.control.midway().tell(values, elapsed);
+        // That it took long is no fault of the item's.
+        self.since += now.elapsed();
     }
 
     /// Blocks until `until` (for ever if `None`), the item's time limit, its cancellation, a division of its batch, or until something is

@@ -61,7 +61,8 @@ pub struct HoleInput {
     pub value: Bytes,
 }
 
-/// How the items of a batch ended: all of them, or those that are left where some were told before and where it was divided. An item that is neither in `errors` nor in `dropped` has its result in `values`.
+/// How the items of a batch ended: all of them, or those that are left where some were told before or given up. An item that is neither
+/// in `errors` nor in `dropped` has its result in `values`.
 #[derive(Debug)]
 pub struct BatchResult {
     /// The first item, counted from the batch's first, as all are.

@@ -130,22 +130,16 @@ struct Ears {
 
 impl Listener for Ears {
     fn divided(&self, count: u32) {
-        self.tell(Event::Divided { run: self.run, count });
+        if let Some(core) = self.core.upgrade() {
+            core.tell([Event::Divided { run: self.run, count }]);
+        }
     }
 
     fn part(&self, first: u32, values: Run, elapsed: Duration) {
         let ended = Ended::from(first, values, Vec::new(), Vec::new(), elapsed);
         if let Some(core) = self.core.upgrade() {
             core.count_finished(ended.finished());
-        }
-        self.tell(Event::Part { run: self.run, ended });
-    }
-}
-
-impl Ears {
-    fn tell(&self, event: Event) {
-        if let Some(core) = self.core.upgrade() {
-            core.tell([event]);
+            core.tell([Event::Part { run: self.run, ended }]);
         }
     }
 }

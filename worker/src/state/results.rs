@@ -10,7 +10,7 @@ use quicsand::{
     wire::{INLINE_BYTES, ItemError, Outcome, RUN_BYTES, RUN_ITEMS, Stored},
 };
 
-/// How a run's items ended. Made by [`Ended::new`] outside of any lock, since it hashes what is large.
+/// How a run's items ended. Made by [`Ended::from`] outside of any lock, since it hashes what is large.
 #[derive(Clone, Debug)]
 pub struct Ended {
     /// What to tell the scheduler, in order; each with its share of the time.
@@ -137,9 +137,11 @@ fn has(outcome: &Outcome, item: u32) -> bool {
 
 /// Copies what is too large to ride along out of the run, so that freeing it gives its memory back. A run of one is shared.
 fn keep_large(first: u32, values: &Run) -> Vec<(Stored, Bytes)> {
+    // Of a run that was told in part, the rest lies where all of it did.
+    let is_whole = first == 0;
     let large = values.iter().enumerate().filter(|(_, value)| value.len() > INLINE_BYTES);
     let keep = |(item, value): (usize, &[u8])| {
-        let bytes = if values.count() == 1 { values.bytes().clone() } else { Bytes::copy_from_slice(value) };
+        let bytes = if is_whole && values.count() == 1 { values.bytes().clone() } else { Bytes::copy_from_slice(value) };
         (Stored { item: first + item as u32, len: bytes.len() as u64, hash: Hash::of(&bytes) }, bytes)
     };
     large.map(keep).collect()

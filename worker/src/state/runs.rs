@@ -206,7 +206,7 @@ impl Worker {
         }
     }
 
-    /// Others have nothing to do: gives a run back that has not started, and half of what is left of one that has.
+    /// Others should have it: gives a run back that has not started, and half of what is left of one that has.
     pub(super) fn recall(&mut self, run: RunId, actions: &mut Vec<Action>) {
         match self.runs.get(&run).map(|entry| &entry.phase) {
             Some(Phase::Running { slot }) => actions.push(Action::Divide { slot: *slot }),

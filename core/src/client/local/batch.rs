@@ -85,7 +85,7 @@ impl Batch {
         Some(state.count)
     }
 
-    /// Runs all items; false if it was given up in the middle, in which case its end is somebody else's to tell.
+    /// Runs all items that are left; false if it was given up in the middle, in which case its end is somebody else's to tell.
     pub(super) fn run(&self, now: &dyn Fn() -> Duration) -> bool {
         let items = self.assignment.args.run.iter().enumerate();
         let mut out = Output::default();

@@ -56,6 +56,8 @@ struct Core {
     batches: HashMap<RunId, Arc<Batch>>,
     threads: Threads,
     watched: bool,
+    /// When a thread that waits for work will look at the time, if one will.
+    rouses: Option<Duration>,
     closed: bool,
 }
 
@@ -89,6 +91,7 @@ impl Local {
             batches: HashMap::new(),
             threads: Threads::Planned(processors),
             watched: false,
+            rouses: None,
             closed: false,
         };
         panics::catch();
@@ -205,9 +208,9 @@ impl Local {
                 self.give_up(core, &batch)
             }
             ToWorker::Recall { run } => {
-                if core.batches.get(&run)?.has_begun() {
-                    let count = core.batches[&run].divide()?;
-                    return Some(FromWorker::Divided { run, count });
+                let batch = core.batches.get(&run)?;
+                if batch.has_begun() {
+                    return batch.divide().map(|count| FromWorker::Divided { run, count });
                 }
                 core.queue.retain(|batch| batch.run_id() != run);
                 core.batches.remove(&run);
@@ -270,6 +273,9 @@ impl Local {
             }
             self.alarm.notify_one();
         }
+        if Self::unwatched(&core).is_some() {
+            self.work.notify_one();
+        }
         drop(core);
         let kept = batch.run(&|| self.now());
         core = self.lock();
@@ -297,19 +303,28 @@ impl Local {
         }
     }
 
-    /// Waits for work. Whoever does is there to tell the scheduler when its time has come, which it wants to know only while threads are
-    /// idle.
+    /// Waits for work. One of the threads that do looks at the time for the scheduler, which wants to know it only while threads are idle.
     fn rest<'a>(&'a self, mut core: MutexGuard<'a, Core>) -> MutexGuard<'a, Core> {
-        let Some(due) = core.scheduler.next_deadline() else {
+        let Some(due) = Self::unwatched(&core) else {
             return self.work.wait(core).unwrap_or_else(PoisonError::into_inner);
         };
+        core.rouses = Some(due);
         let pause = due.saturating_sub(self.now()).max(Duration::from_millis(1));
         core = self.work.wait_timeout(core, pause).unwrap_or_else(PoisonError::into_inner).0;
-        if self.now() < due || core.closed {
+        if core.rouses == Some(due) {
+            core.rouses = None;
+        }
+        if core.closed || core.scheduler.next_deadline().is_none_or(|due| self.now() < due) {
             return core;
         }
         self.event(&mut core, Event::Tick);
         self.deliver(core)
+    }
+
+    /// When something is due before any thread looks at the time.
+    fn unwatched(core: &Core) -> Option<Duration> {
+        let due = core.scheduler.next_deadline()?;
+        core.rouses.is_none_or(|at| due < at).then_some(due)
     }
 
     /// The thread that looks after deadlines.

@@ -100,6 +100,8 @@ fn what_was_asked_for_as_a_whole_may_have_started_meanwhile() {
     assert!(lab.scheduler.recalled.contains(&waits.run));
     lab.finish(1, runs);
     lab.start(1, waits.run);
+    lab.wait(Duration::from_millis(200));
+    assert!(lab.ordered().is_empty(), "one question, one answer");
     divide(&mut lab, waits.run, 1);
     assert_eq!(lab.assigned().first().map(|(worker, rest)| (*worker, rest.first)), Some((2, waits.first + 1)));
 }
