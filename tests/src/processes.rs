@@ -90,6 +90,14 @@ impl Process {
         Ok((process, announced.with_context(|| format!("`quicsand` announced itself as {line:?}; see {}", log.display()))?))
     }
 
+    /// Whether it has ended.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        self.child.try_wait().map(|status| status.is_some()).context("it cannot be looked at")
+    }
+
     /// Whether it is frozen.
     #[must_use]
     pub fn is_frozen(&self) -> bool {

@@ -185,6 +185,7 @@ impl<'a> Faults<'a> {
         let (due, later) = std::mem::take(&mut self.cures).into_iter().partition(|(at, _)| *at <= now);
         self.cures = later;
         let due: Vec<(Instant, Cure)> = due;
+        self.fleet.restart_workers()?;
         for (_, cure) in due {
             match cure {
                 Cure::StartWorker(worker) => self.fleet.start_worker(worker)?,

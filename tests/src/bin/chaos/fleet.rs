@@ -88,9 +88,26 @@ impl Fleet {
         command.arg("worker").arg(worker.relay.address().to_string());
         command.args(["--slots", "1", "--name", &worker.name, "--log-level", "info"]);
         command.arg("--cache").arg(self.directory.join("cache")).env("QUICSAND_STATE", self.directory.join(&worker.name));
-        // It announces itself once it has joined, which may take until the scheduler is back.
+        // It announces itself once it has joined.
         let log = self.directory.join(format!("{}.log", worker.name));
         worker.process = Some(Process::spawn(command.env("QUICSAND_TOKEN", &self.worker_token), &log)?);
+        Ok(())
+    }
+
+    /// Starts workers again that have ended because they found no scheduler when they were started, as whatever starts workers does.
+    pub(crate) fn restart_workers(&mut self) -> Result<()> {
+        for number in 0..self.workers.len() {
+            let worker = &mut self.workers[number];
+            let Some(process) = &mut worker.process else { continue };
+            let log = self.directory.join(format!("{}.log", worker.name));
+            let found_nobody = || {
+                fs::read_to_string(log)
+                    .is_ok_and(|log| log.lines().last().is_some_and(|last| last.contains("no scheduler answers")))
+            };
+            if process.has_ended()? && found_nobody() {
+                self.start_worker(number)?;
+            }
+        }
         Ok(())
     }
 

@@ -133,12 +133,15 @@ fn run(options: &Options, directory: &std::path::Path) -> Result<Value> {
     drop(faults);
     let mut tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
     drop(clients);
-    let left = settle(&fleet, options.workers);
+    let left = settle(&mut fleet, options.workers);
     if let Err(error) = &left {
         tally.bad.push(format!("something is left: {error:#}"));
     }
     let journal_bytes = fleet.journal_bytes();
-    let usages: BTreeMap<String, Usage> = processes(&fleet)?;
+    let usages = processes(&fleet).unwrap_or_else(|error| {
+        tally.bad.push(format!("a process is gone: {error:#}"));
+        BTreeMap::new()
+    });
     if let Err(error) = fleet.end() {
         tally.bad.push(format!("{error:#}"));
     }
@@ -217,9 +220,10 @@ fn watch(current: &Current, tally: &Mutex<Tally>, healed: &AtomicBool) {
 }
 
 /// Waits until the fleet has forgotten what is over.
-fn settle(fleet: &Fleet, workers: usize) -> Result<()> {
+fn settle(fleet: &mut Fleet, workers: usize) -> Result<()> {
     let start = Instant::now();
     loop {
+        fleet.restart_workers()?;
         let status = fleet.status();
         let rest = match &status {
             Ok(status) => rest(status, workers),
