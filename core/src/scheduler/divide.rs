@@ -20,16 +20,17 @@ impl Scheduler {
         if self.fleet.divisible == 0 || spare.iter().all(|(_, slots)| *slots == 0) {
             return;
         }
-        let mut late = Vec::new();
+        let (mut late, mut early) = (Vec::new(), Vec::new());
         for (&id, run) in self.runs.iter().filter(|(_, run)| run.is_divisible()) {
             let Some(started) = run.started else { continue };
             let due = started.saturating_add(Duration::from_nanos(run.nanos())).saturating_add(self.config.batch_time);
             if due <= self.now {
                 late.push((started, id));
             } else {
-                self.recall_check = Some(self.recall_check.map_or(due, |check| check.min(due)));
+                early.push(due);
             }
         }
+        early.into_iter().min().into_iter().for_each(|due| self.recall_again(due));
         late.sort_unstable();
         let (mut asked, all) = (0, late.len());
         for (_, id) in late {
@@ -44,26 +45,21 @@ impl Scheduler {
         }
         if (1..all).contains(&asked) {
             // Whoever was asked may have nothing to give.
-            self.recall_check = Some(self.recall_check.map_or(self.next_recall, |check| check.min(self.next_recall)));
+            self.recall_again(self.next_recall);
         }
     }
 
     /// A worker has only the first `count` items of a run left, and begins none of the others.
     pub(super) fn divided(&mut self, worker: WorkerId, id: RunId, count: u32) -> Result<(), Refusal> {
         let Some(run) = own_run(&mut self.runs, worker, id)? else { return Ok(()) };
-        let is_sound = run.asked && run.started.is_some() && run.done < count && count < run.count;
-        if !is_sound {
+        if !run.asked || !(run.done + 1..run.count).contains(&count) {
             return Err(Refusal::Division { run: id });
         }
-        let (before, was_divisible) = (run.nanos(), run.is_divisible());
+        let (entry, before) = (run.entry, run.nanos());
         let rest = run.first + u64::from(count)..run.first + u64::from(run.count);
         (run.count, run.asked) = (count, false);
-        self.fleet.divisible -= u64::from(was_divisible);
         self.fleet.divisible += u64::from(run.is_divisible());
-        let (entry, after) = (run.entry, run.nanos());
-        if let Some(worker) = self.fleet.workers.get_mut(&worker) {
-            worker.load_nanos = worker.load_nanos - before + after;
-        }
+        self.fleet.reload(worker, before, run.nanos());
         self.rank_later(worker);
         if !fault::is(Fault::RestForgotten) {
             self.requeue(entry, rest.clone());

@@ -55,12 +55,6 @@ impl Run {
         self.item_nanos.saturating_mul(u64::from(self.count - self.done)).saturating_add(RUN_NANOS)
     }
 
-    /// It has started. If it was to come back as a whole, it is asked for a part now.
-    pub(super) fn start(&mut self, now: Duration, was_recalled: bool) {
-        self.started.get_or_insert(now);
-        self.asked |= was_recalled;
-    }
-
     /// Whether it could be asked for a part of it, once it has started.
     pub(super) fn is_divisible(&self) -> bool {
         !self.asked && self.count - self.done > 1
@@ -240,6 +234,21 @@ pub(super) struct Fleet {
 }
 
 impl Fleet {
+    /// A run has started. If it was to come back as a whole, it is asked for a part now.
+    pub(super) fn start(&mut self, run: &mut Run, now: Duration, was_recalled: bool) {
+        let was_divisible = run.is_divisible();
+        run.started.get_or_insert(now);
+        run.asked |= was_recalled;
+        self.divisible -= u64::from(was_divisible && !run.is_divisible());
+    }
+
+    /// The estimated time of a worker's runs has changed by that of one.
+    pub(super) fn reload(&mut self, worker: WorkerId, before: u64, after: u64) {
+        if let Some(worker) = self.workers.get_mut(&worker) {
+            worker.load_nanos = worker.load_nanos - before + after;
+        }
+    }
+
     /// Puts a worker where it belongs in the orders, or takes it out when it is gone.
     fn place(&mut self, (id, seat): (WorkerId, u32), old: Standing, new: Standing) {
         if old.room != new.room {

@@ -1,6 +1,8 @@
 //! Taking unstarted runs back from crowded workers when others have nothing to do, and asking `divide` for what is still lacking. Must
 //! not know: what is placed where afterwards.
 
+use std::time::Duration;
+
 use super::{Scheduler, fleet::nanos, shapes::PLAIN};
 use crate::{
     ids::{RunId, WorkerId},
@@ -49,7 +51,7 @@ impl Scheduler {
             for run in self.unstarted(id) {
                 let Some(taker) = self.taker(run, spare).filter(|_| left > 0) else { continue };
                 if is_soon_through {
-                    self.recall_check = Some(self.recall_check.map_or(due, |check| check.min(due)));
+                    self.recall_again(due);
                     break;
                 }
                 *taker -= 1;
@@ -61,6 +63,11 @@ impl Scheduler {
                 return;
             }
         }
+    }
+
+    /// There will be a look at this time, if not before.
+    pub(super) fn recall_again(&mut self, at: Duration) {
+        self.recall_check = Some(self.recall_check.map_or(at, |check| check.min(at)));
     }
 
     /// The workers that have most runs beside what is in their slots, and how many. A walk over all workers, which is cheaper, as seldom

@@ -35,9 +35,7 @@ enum End {
 impl Scheduler {
     pub(super) fn started(&mut self, worker: WorkerId, id: RunId) -> Result<(), Refusal> {
         if let Some(run) = own_run(&mut self.runs, worker, id)? {
-            let was_divisible = run.is_divisible();
-            run.start(self.now, self.recalled.remove(&id));
-            self.fleet.divisible -= u64::from(was_divisible && !run.is_divisible());
+            self.fleet.start(run, self.now, self.recalled.remove(&id));
             self.progressed(worker);
         }
         Ok(())
@@ -49,24 +47,20 @@ impl Scheduler {
         if !is_sound(run, &outcome) {
             return Err(Refusal::Outcome { run: id });
         }
-        let was_divisible = run.is_divisible();
-        run.start(self.now, self.recalled.remove(&id));
+        self.fleet.start(run, self.now, self.recalled.remove(&id));
         let (entry_id, was_ahead) = (run.entry, run.ahead);
         let first = run.first + u64::from(run.done);
         let left = run.count - run.done - count;
         let stats = self.times.record(run.task, run.count, count, elapsed, self.batch_nanos);
-        let before = run.nanos();
-        if left > 0 {
-            run.done += count;
-            run.item_nanos = stats;
-        }
-        self.fleet.divisible -= u64::from(was_divisible && !run.is_divisible());
         if left == 0 {
             self.close_run(id);
         } else {
-            let after = run.nanos();
-            if let Some(worker) = self.fleet.workers.get_mut(&worker).filter(|_| !was_ahead) {
-                worker.load_nanos = worker.load_nanos - before + after;
+            let (before, was_divisible) = (run.nanos(), run.is_divisible());
+            run.done += count;
+            run.item_nanos = stats;
+            self.fleet.divisible -= u64::from(was_divisible && !run.is_divisible());
+            if !was_ahead {
+                self.fleet.reload(worker, before, run.nanos());
             }
             if let Some(entry) = self.entries.get_mut(&entry_id) {
                 entry.runs.remove(first);

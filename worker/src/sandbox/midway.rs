@@ -55,7 +55,7 @@ impl Midway {
 
     /// Divides the batch if it is to be, and gives the number of items that it has then; so many of its items have begun.
     pub(super) fn divide(&self, begun: u32) -> Option<u32> {
-        if !self.is_wanted() || !self.wanted.swap(false, Ordering::AcqRel) {
+        if !self.wanted.swap(false, Ordering::AcqRel) {
             return None;
         }
         let heard = self.heard.lock();

@@ -124,7 +124,13 @@ impl Batch {
                 (Err(error), None) => state.fail_item(item, *error),
             }
         }
+        debug_assert!(self.has_ended(), "every item has ended");
         true
+    }
+
+    fn has_ended(&self) -> bool {
+        let state = self.lock();
+        state.item == state.count
     }
 
     /// If the item that runs is cancelled or out of time: the rest, with that item told; this batch's thread will find itself alone.
